@@ -1,0 +1,27 @@
+"""Errors whose message is meant for the person at the keyboard, not for a debugger."""
+
+
+class UserError(Exception):
+    """Bad input, said in one sentence: what is wrong, where, and what to do about it.
+
+    The command-line tools print the sentence alone and exit with status 1.
+    """
+
+    @property
+    def sentence(self) -> str:
+        """The message itself, also after a data-loader worker has wrapped it in a traceback."""
+        text = str(self)
+        marker = f"{type(self).__name__}: "
+        return text.rsplit(marker, 1)[-1].strip() if "Traceback" in text else text
+
+
+class DataError(UserError):
+    """A data set, image or annotation that cannot be used."""
+
+
+class ConfigError(UserError):
+    """A config file, config key or override that cannot be used."""
+
+
+class CheckpointError(UserError):
+    """A checkpoint file that cannot be read, or that does not fit the model."""

@@ -1,0 +1,1 @@
+"""Native-PyTorch equivalents of the part of Detectron2 that this project uses; only iwin_d2/d2 imports it."""
