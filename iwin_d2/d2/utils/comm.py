@@ -1,0 +1,43 @@
+"""The door to detectron2.utils.comm."""
+
+from ..framework import USE_DETECTRON2
+
+if USE_DETECTRON2:
+    from detectron2.utils.comm import (
+        all_gather,
+        gather,
+        get_local_rank,
+        get_local_size,
+        get_rank,
+        get_world_size,
+        is_main_process,
+        reduce_dict,
+        shared_random_seed,
+        synchronize,
+    )
+else:
+    from ...native.utils.comm import (
+        all_gather,
+        gather,
+        get_local_rank,
+        get_local_size,
+        get_rank,
+        get_world_size,
+        is_main_process,
+        reduce_dict,
+        shared_random_seed,
+        synchronize,
+    )
+
+__all__ = [
+    "all_gather",
+    "gather",
+    "get_local_rank",
+    "get_local_size",
+    "get_rank",
+    "get_world_size",
+    "is_main_process",
+    "reduce_dict",
+    "shared_random_seed",
+    "synchronize",
+]

@@ -1,0 +1,1 @@
+"""Counterparts of detectron2.utils."""

@@ -1,0 +1,142 @@
+"""Talk between the processes of one run; without torch.distributed every call is trivial."""
+
+import functools
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+_local_process_group = None
+
+__all__ = [
+    "all_gather",
+    "create_local_process_group",
+    "gather",
+    "get_local_rank",
+    "get_local_size",
+    "get_rank",
+    "get_world_size",
+    "is_main_process",
+    "reduce_dict",
+    "shared_random_seed",
+    "synchronize",
+]
+
+
+def _running() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def get_world_size() -> int:
+    """The number of processes of the run."""
+    return dist.get_world_size() if _running() else 1
+
+
+def get_rank() -> int:
+    """The number of this process among all, from 0."""
+    return dist.get_rank() if _running() else 0
+
+
+def create_local_process_group(num_workers_per_machine: int) -> None:
+    """Tell this module how many processes each machine runs; every process calls it once.
+
+    Raises:
+        ValueError: if the processes do not divide evenly over machines.
+    """
+    global _local_process_group
+    size = num_workers_per_machine
+    if get_world_size() % size != 0:
+        raise ValueError(f"{get_world_size()} processes do not divide into machines of {size}.")
+    for machine in range(get_world_size() // size):
+        # Every process takes part in making every group, and keeps its own machine's.
+        group = dist.new_group(list(range(machine * size, (machine + 1) * size)))
+        if machine == get_rank() // size:
+            _local_process_group = group
+
+
+def get_local_rank() -> int:
+    """The number of this process on its machine, from 0."""
+    if not _running():
+        return 0
+    if _local_process_group is None:
+        raise RuntimeError("Start the processes with launch(): the local process group is not set.")
+    return dist.get_rank(group=_local_process_group)
+
+
+def get_local_size() -> int:
+    """The number of processes on this machine."""
+    if not _running():
+        return 1
+    if _local_process_group is None:
+        raise RuntimeError("Start the processes with launch(): the local process group is not set.")
+    return dist.get_world_size(group=_local_process_group)
+
+
+def is_main_process() -> bool:
+    """Whether this is the process that writes files and logs."""
+    return get_rank() == 0
+
+
+def synchronize() -> None:
+    """Wait until every process has come here."""
+    if get_world_size() == 1:
+        return
+    if dist.get_backend() == dist.Backend.NCCL:
+        dist.barrier(device_ids=[torch.cuda.current_device()])
+    else:
+        dist.barrier()
+
+
+@functools.lru_cache
+def _object_group():
+    """A group that can exchange Python objects through CPU memory."""
+    return dist.new_group(backend="gloo") if dist.get_backend() == "nccl" else dist.group.WORLD
+
+
+def all_gather(data: Any, group=None) -> list[Any]:
+    """Collect one picklable object of every process, in the order of ranks, in each of them."""
+    if get_world_size() == 1:
+        return [data]
+    group = _object_group() if group is None else group
+    world_size = dist.get_world_size(group)
+    if world_size == 1:
+        return [data]
+    output = [None] * world_size
+    dist.all_gather_object(output, data, group=group)
+    return output
+
+
+def gather(data: Any, dst: int = 0, group=None) -> list[Any]:
+    """Collect one picklable object of every process in process `dst`; others get []."""
+    if get_world_size() == 1:
+        return [data]
+    group = _object_group() if group is None else group
+    world_size = dist.get_world_size(group)
+    if world_size == 1:
+        return [data]
+    if dist.get_rank(group) != dst:
+        dist.gather_object(data, None, dst=dst, group=group)
+        return []
+    output = [None] * world_size
+    dist.gather_object(data, output, dst=dst, group=group)
+    return output
+
+
+def shared_random_seed() -> int:
+    """A random number that is the same in all processes; NumPy's generator draws it."""
+    return all_gather(int(np.random.randint(2**31)))[0]
+
+
+@torch.no_grad()
+def reduce_dict(input_dict: dict[str, torch.Tensor], average: bool = True):
+    """Sum or average tensors of the same names over all processes; valid in process 0 only."""
+    world_size = get_world_size()
+    if world_size < 2:
+        return input_dict
+    names = sorted(input_dict)  # the same order everywhere
+    values = torch.stack([input_dict[name] for name in names])
+    dist.reduce(values, dst=0)
+    if average and dist.get_rank() == 0:
+        values /= world_size
+    return dict(zip(names, values))
