@@ -1,0 +1,124 @@
+"""The parts of an Iwin stage, on channels-last maps Tensor[B, H, W, C].
+
+Parameter names are the published checkpoints' own.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
+
+from ..ops import interleaved_window_attention
+
+__all__ = ["Downsample", "IwinBlock", "PatchEmbed"]
+
+
+class InterleavedWindowAttention(nn.Module):
+    """Projection to q, k and v, attention inside interleaved windows, projection (section 3.1)."""
+
+    def __init__(self, dim: int, num_heads: int, window_size: int):
+        super().__init__()
+        if dim % num_heads != 0:
+            raise ValueError(f"{dim} channels cannot be split into {num_heads} heads")
+        self.num_heads = num_heads
+        self.window_size = window_size
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map Tensor[B, H, W, C] to the same shape."""
+        # Padding the normalised map with zeros would give padded tokens the bias as q, k and v.
+        out = interleaved_window_attention(
+            self.qkv(x), self.num_heads, self.window_size, pad_qkv=self.qkv.bias
+        )
+        return self.proj(out)
+
+    def extra_repr(self) -> str:
+        """Head count and window, which leave no trace in the parameters' shapes."""
+        return f"num_heads={self.num_heads}, window_size={self.window_size}"
+
+
+class DepthwiseConv(nn.Module):
+    """3x3 depthwise convolution with bias and zero padding, on a channels-last map."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.depthwise = nn.Conv2d(dim, dim, kernel_size=3, padding=1, groups=dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map Tensor[B, H, W, C] to the same shape."""
+        return self.depthwise(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+class Mlp(nn.Module):
+    """Two linear layers with an exact GELU between them."""
+
+    def __init__(self, dim: int, hidden_dim: int):
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden_dim)
+        self.fc2 = nn.Linear(hidden_dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map Tensor[..., C] to the same shape."""
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class IwinBlock(nn.Module):
+    """y = norm1(x); x += attention(y) + depthwise(y); x += mlp(norm2(x)) (section 3.2)."""
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        window_size: int,
+        mlp_ratio: float = 4.0,
+        drop_path: float = 0.0,
+        depthwise: bool = True,
+    ):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim)
+        self.attn = InterleavedWindowAttention(dim, num_heads, window_size)
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+        self.dwconv = DepthwiseConv(dim) if depthwise else None
+        self.drop_path = StochasticDepth(drop_path, "row") if drop_path > 0 else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map Tensor[B, H, W, C] to the same shape."""
+        y = self.norm1(x)
+        mixed = self.attn(y)
+        if self.dwconv is not None:
+            mixed = mixed + self.dwconv(y)
+        x = x + self.drop_path(mixed)
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+class PatchEmbed(nn.Module):
+    """Patches of the zero-padded image, projected and normalised."""
+
+    def __init__(self, patch_size: int, in_chans: int, embed_dim: int):
+        super().__init__()
+        self.patch_size = patch_size
+        self.proj = nn.Conv2d(in_chans, embed_dim, kernel_size=patch_size, stride=patch_size)
+        self.norm = nn.LayerNorm(embed_dim)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map Tensor[B, in_chans, H, W] to Tensor[B, ceil(H / patch), ceil(W / patch), C]."""
+        rows, columns = (-side % self.patch_size for side in images.shape[-2:])
+        x = self.proj(F.pad(images, (0, columns, 0, rows)))
+        return self.norm(x.permute(0, 2, 3, 1))
+
+
+class Downsample(nn.Module):
+    """LayerNorm and a 3x3 convolution of stride 2 between stages; C becomes 2 C."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.conv = nn.Conv2d(dim, 2 * dim, kernel_size=3, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map Tensor[B, H, W, C] to Tensor[B, ceil(H / 2), ceil(W / 2), 2 * C]."""
+        # Zeros to an even size, and one row and one column more for the 3x3 window.
+        rows, columns = (side % 2 + 1 for side in x.shape[1:3])
+        x = F.pad(self.norm(x).permute(0, 3, 1, 2), (0, columns, 0, rows))
+        return self.conv(x).permute(0, 2, 3, 1)

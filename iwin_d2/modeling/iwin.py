@@ -1,0 +1,213 @@
+"""The Iwin backbone for detection and segmentation (arXiv 2507.18405, section 3)."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ..d2.layers import ShapeSpec
+from ..d2.modeling import Backbone
+from .blocks import Downsample, IwinBlock, PatchEmbed
+
+__all__ = ["IwinTransformer", "iwin_base", "iwin_large", "iwin_small", "iwin_tiny"]
+
+STAGE_NAMES = ("res2", "res3", "res4", "res5")
+
+
+class Stage(nn.Module):
+    """Blocks of one resolution, and the downsampling that leads to the next."""
+
+    def __init__(
+        self, blocks: list[IwinBlock], downsample: Downsample | None, use_checkpoint: bool
+    ):
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.downsample = downsample
+        self.use_checkpoint = use_checkpoint
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map Tensor[B, H, W, C] to the same shape (the downsampling is the caller's)."""
+        for block in self.blocks:
+            if self.use_checkpoint and self.training and torch.is_grad_enabled():
+                x = checkpoint(block, x, use_reentrant=False)
+            else:
+                x = block(x)
+        return x
+
+
+class IwinTransformer(Backbone):
+    """Iwin transformer as a Detectron2 backbone with the interface of Detectron2's ResNet.
+
+    Every published detection and segmentation backbone has the depthwise convolution in the
+    first three stages and none in the last, and a window that does not shrink: a map smaller than
+    it is padded up to it.
+
+    Args:
+        embed_dim: channels C of the first stage; each stage doubles them.
+        depths: blocks of each of the four stages.
+        num_heads: attention heads of each stage. They leave no trace in the parameters' shapes:
+            a checkpoint loads under a wrong count and then computes something else.
+        window_size: side M of a window.
+        mlp_ratio: hidden channels of the MLP as a multiple of the stage's channels.
+        drop_path_rate: stochastic depth, from 0 at the first block linearly to this at the last.
+        in_chans: channels of the images.
+        patch_size: side of a patch; the strides below assume the published 4.
+        out_features: which of "res2", "res3", "res4", "res5" to return, each under a LayerNorm
+            of its own (norm0 to norm3).
+        freeze_at: 0 freezes nothing, 1 the patch embedding, 2 also the first stage, and so on, as
+            in Detectron2's ResNet. Frozen parts stay in eval mode whatever `train()` says.
+        use_checkpoint: recompute activations in the backward pass instead of storing them, for
+            all stages or for each (a sequence of four).
+    """
+
+    def __init__(
+        self,
+        *,
+        embed_dim: int = 96,
+        depths: Sequence[int] = (2, 2, 6, 2),
+        num_heads: Sequence[int] = (3, 6, 12, 24),
+        window_size: int = 7,
+        mlp_ratio: float = 4.0,
+        drop_path_rate: float = 0.0,
+        in_chans: int = 3,
+        patch_size: int = 4,
+        out_features: Sequence[str] = STAGE_NAMES,
+        freeze_at: int = 0,
+        use_checkpoint: bool | Sequence[bool] = False,
+    ):
+        super().__init__()
+        if len(depths) != 4 or len(num_heads) != 4:
+            raise ValueError(
+                f"expected four stages, got depths={tuple(depths)}, num_heads={tuple(num_heads)}"
+            )
+        unknown = [name for name in out_features if name not in STAGE_NAMES]
+        if unknown or not out_features:
+            raise ValueError(
+                f"out_features must be some of {STAGE_NAMES}, got {list(out_features)}"
+            )
+        if not 0 <= freeze_at <= 5:
+            raise ValueError(f"freeze_at must lie between 0 and 5, got {freeze_at}")
+        checkpoints = [use_checkpoint] * 4 if isinstance(use_checkpoint, bool) else use_checkpoint
+        if len(checkpoints) != 4:
+            raise ValueError(f"use_checkpoint must be a bool or four of them, got {use_checkpoint}")
+
+        self.patch_embed = PatchEmbed(patch_size, in_chans, embed_dim)
+        drop_paths = torch.linspace(0, drop_path_rate, sum(depths)).split(list(depths))
+        self.out_features = tuple(name for name in STAGE_NAMES if name in out_features)
+        # What lies behind the last map that is asked for is not built: parameters that no output
+        # uses would be errors under DistributedDataParallel.
+        last = STAGE_NAMES.index(self.out_features[-1])
+        self.layers = nn.ModuleList()
+        for index in range(last + 1):
+            dim = embed_dim * 2**index
+            blocks = [
+                IwinBlock(dim, num_heads[index], window_size, mlp_ratio, rate, depthwise=index < 3)
+                for rate in drop_paths[index].tolist()
+            ]
+            downsample = Downsample(dim) if index < last else None
+            self.layers.append(Stage(blocks, downsample, checkpoints[index]))
+
+        channels = {name: embed_dim * 2**i for i, name in enumerate(STAGE_NAMES)}
+        self._out_features = list(self.out_features)  # Detectron2's names for these three
+        self._out_feature_channels = {name: channels[name] for name in self.out_features}
+        self._out_feature_strides = {
+            name: patch_size * 2**i for i, name in enumerate(STAGE_NAMES) if name in out_features
+        }
+        for index, name in enumerate(STAGE_NAMES):
+            if name in self.out_features:
+                self.add_module(f"norm{index}", nn.LayerNorm(channels[name]))
+
+        self.apply(_init_weights)
+        self.freeze_at = freeze_at
+        self._freeze()
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Compute the feature maps of a batch.
+
+        Args:
+            images: Tensor[B, in_chans, H, W], any H and W, normalised.
+
+        Returns:
+            {"res2": .., "res3": .., ..}: Tensor[B, C * 2^i, ceil(H / s), ceil(W / s)] for the
+            strides s = 4, 8, 16, 32.
+        """
+        if images.dim() != 4 or images.shape[1] != self.patch_embed.proj.in_channels:
+            raise ValueError(
+                f"expected images of shape [B, {self.patch_embed.proj.in_channels}, H, W], "
+                f"got shape {tuple(images.shape)}"
+            )
+        x = self.patch_embed(images)
+        outputs = {}
+        for index, (name, stage) in enumerate(zip(STAGE_NAMES, self.layers)):
+            x = stage(x)
+            if name in self.out_features:
+                outputs[name] = getattr(self, f"norm{index}")(x).permute(0, 3, 1, 2)
+            if stage.downsample is not None:
+                x = stage.downsample(x)
+        return outputs
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        """Channels and stride of each map that `forward` returns."""
+        return {
+            name: ShapeSpec(
+                channels=self._out_feature_channels[name], stride=self._out_feature_strides[name]
+            )
+            for name in self.out_features
+        }
+
+    @property
+    def size_divisibility(self) -> int:
+        """0: images of any size are fine (an FPN on top asks for its own multiple)."""
+        return 0
+
+    def train(self, mode: bool = True) -> "IwinTransformer":
+        """Switch between training and evaluation; frozen parts stay in evaluation."""
+        super().train(mode)
+        for module in self._frozen_modules():
+            module.eval()
+        return self
+
+    def _frozen_modules(self) -> list[nn.Module]:
+        """Return what `freeze_at` freezes: the patch embedding, then stage by stage."""
+        # A stage's downsampling counts to it; its output norm stays trainable.
+        return [self.patch_embed, *self.layers][: self.freeze_at]
+
+    def _freeze(self) -> None:
+        for module in self._frozen_modules():
+            module.eval().requires_grad_(False)
+
+
+def _init_weights(module: nn.Module) -> None:
+    """Truncated normal (0.02) for linear layers; other layers keep PyTorch's own."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        nn.init.zeros_(module.bias)
+
+
+def iwin_tiny(**kwargs) -> IwinTransformer:
+    """Build Iwin-T (embed_dim 96; depths 2, 2, 6, 2); keyword arguments as IwinTransformer's."""
+    return IwinTransformer(**_sized(96, (2, 2, 6, 2), (3, 6, 12, 24), kwargs))
+
+
+def iwin_small(**kwargs) -> IwinTransformer:
+    """Build Iwin-S (embed_dim 96; depths 2, 2, 18, 2); keyword arguments as IwinTransformer's.
+
+    The ImageNet-1K classifiers of this size were trained with 3, 4, 8, 16 heads; this function
+    gives the 3, 6, 12, 24 of every detector, segmenter and video model.
+    """
+    return IwinTransformer(**_sized(96, (2, 2, 18, 2), (3, 6, 12, 24), kwargs))
+
+
+def iwin_base(**kwargs) -> IwinTransformer:
+    """Build Iwin-B (embed_dim 128; depths 2, 2, 18, 2); keyword arguments as IwinTransformer's."""
+    return IwinTransformer(**_sized(128, (2, 2, 18, 2), (4, 8, 16, 32), kwargs))
+
+
+def iwin_large(**kwargs) -> IwinTransformer:
+    """Build Iwin-L (embed_dim 192; depths 2, 2, 18, 2); keyword arguments as IwinTransformer's."""
+    return IwinTransformer(**_sized(192, (2, 2, 18, 2), (6, 12, 24, 48), kwargs))
+
+
+def _sized(embed_dim, depths, num_heads, overrides) -> dict:
+    return {"embed_dim": embed_dim, "depths": depths, "num_heads": num_heads, **overrides}
