@@ -1,0 +1,1 @@
+"""Data sets, their checks, augmentations, and a small generated data set for each task."""
