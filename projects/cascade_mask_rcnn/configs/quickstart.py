@@ -1,0 +1,22 @@
+"""What `make quickstart` runs: the small cascade on the generated shapes (iwin_d2/data/shapes.py)."""
+
+from .custom_coco_small import dataloader, dataset, lr_multiplier, model, optimizer, train
+
+dataset.update(
+    train_json="datasets/shapes/annotations/instances_train.json",
+    train_images="datasets/shapes/train",
+    test_json="datasets/shapes/annotations/instances_val.json",
+    test_images="datasets/shapes/val",
+)
+
+# The images are generated at 160 px and taken as they are.
+dataloader.train.mapper.augmentations[1].update(short_edge_length=[160], max_size=160)
+dataloader.test.mapper.augmentations[0].update(short_edge_length=160, max_size=160)
+dataloader.train.total_batch_size = 8
+model.proposal_generator.anchor_generator.sizes = [[12], [24], [48], [96], [192]]
+
+train.seed = 1
+train.max_iter = 600
+train.eval_period = 0
+train.checkpointer.period = 300
+train.output_dir = "./output/quickstart"
