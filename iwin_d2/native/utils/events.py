@@ -10,7 +10,8 @@ from functools import cached_property
 
 import torch
 from fvcore.common.history_buffer import HistoryBuffer
-from iopath.common.file_io import PathManager
+
+from .file_io import PathManager
 
 __all__ = [
     "CommonMetricPrinter",
@@ -53,9 +54,11 @@ class EventStorage:
         self._histograms: list[dict] = []
 
     def put_scalar(self, name, value, smoothing_hint=True, cur_iter=None) -> None:
-        """Record a number (or one-element tensor) for this iteration.
+        """Record a number for this iteration.
 
         Args:
+            name: what it is called.
+            value: a number or one-element tensor.
             smoothing_hint: whether writers should show a median over the last iterations.
             cur_iter: the iteration to record it for, when not the storage's own.
         """
@@ -68,7 +71,7 @@ class EventStorage:
         assert hint == smoothing_hint, f"Scalar {name} was put with another smoothing_hint before."
 
     def put_scalars(self, *, smoothing_hint=True, cur_iter=None, **kwargs) -> None:
-        """Record several numbers: put_scalars(loss=loss, accuracy=accuracy)."""
+        """Record several numbers, by their keywords."""
         for name, value in kwargs.items():
             self.put_scalar(name, value, smoothing_hint=smoothing_hint, cur_iter=cur_iter)
 
@@ -113,7 +116,7 @@ class EventStorage:
         """As latest(), but scalars to be smoothed give the median of their last values."""
         return {
             name: (
-                self._history[name].median(self.count_samples(name, window_size))
+                float(self._history[name].median(self.count_samples(name, window_size)))
                 if self._smoothing_hints[name]
                 else value,
                 cur_iter,
@@ -184,7 +187,7 @@ class JSONWriter(EventWriter):
     """Appends one JSON object a line: the scalars of an iteration. Read it with pandas or jq."""
 
     def __init__(self, json_file, window_size=20):
-        self._file = PathManager().open(json_file, "a")
+        self._file = PathManager.open(json_file, "a")
         self._window_size = window_size
         self._last_write = -1
 
@@ -247,7 +250,7 @@ class CommonMetricPrinter(EventWriter):
     """Logs one line: ETA, iteration, losses, times, learning rate, memory."""
 
     def __init__(self, max_iter: int | None = None, window_size: int = 20):
-        self.logger = logging.getLogger("detectron2.utils.events")
+        self.logger = logging.getLogger(__name__)
         self._max_iter = max_iter
         self._window_size = window_size
         self._last_write: tuple[int, float] | None = None  # (iteration, clock)

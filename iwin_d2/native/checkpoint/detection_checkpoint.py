@@ -1,0 +1,26 @@
+"""fvcore's Checkpointer for detection models."""
+
+import torch
+from fvcore.common.checkpoint import Checkpointer
+
+from ..utils import comm
+from ..utils.file_io import PathManager
+
+__all__ = ["DetectionCheckpointer"]
+
+
+class DetectionCheckpointer(Checkpointer):
+    """Also loads bare state dicts, and saves in the main process only."""
+
+    def __init__(self, model, save_dir="", *, save_to_disk=None, **checkpointables):
+        super().__init__(
+            model,
+            save_dir,
+            save_to_disk=comm.is_main_process() if save_to_disk is None else save_to_disk,
+            **checkpointables,
+        )
+        self.path_manager = PathManager
+
+    def _load_file(self, filename: str) -> dict:
+        loaded = torch.load(filename, map_location="cpu", weights_only=True)
+        return loaded if "model" in loaded else {"model": loaded}

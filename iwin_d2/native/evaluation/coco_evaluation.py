@@ -1,0 +1,265 @@
+"""COCO's average precision of boxes and masks; pycocotools computes all of it."""
+
+import contextlib
+import copy
+import io
+import itertools
+import json
+import logging
+import os
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from pycocotools import mask as mask_util
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from tabulate import tabulate
+
+from ...errors import DataError
+from ...files import atomic_write
+from ..data import MetadataCatalog
+from ..structures import BoxMode
+from ..utils import comm
+from ..utils.file_io import PathManager
+from ..utils.logger import create_small_table
+from .evaluator import DatasetEvaluator
+
+__all__ = ["COCOEvaluator", "instances_to_coco_json"]
+
+_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+logger = logging.getLogger(__name__)
+
+
+class COCOEvaluator(DatasetEvaluator):
+    """Evaluates boxes and instance masks of a data set registered from a COCO json."""
+
+    def __init__(
+        self,
+        dataset_name: str,
+        tasks: Sequence[str] | None = None,
+        distributed: bool = True,
+        output_dir: str | None = None,
+        *,
+        max_dets_per_image: int | Sequence[int] | None = None,
+        use_fast_impl: bool = True,
+        allow_cached_coco: bool = True,
+    ):
+        """Evaluate predictions on a registered data set.
+
+        Args:
+            dataset_name: its name in the MetadataCatalog; its metadata say `json_file`.
+            tasks: out of "bbox" and "segm"; None finds out from the predictions.
+            distributed: whether to collect the predictions of all processes.
+            output_dir: where to put `coco_instances_results.json`; None for nowhere.
+            max_dets_per_image: how many detections of an image count, 100 by default; or the
+                three limits of COCOeval.
+            use_fast_impl: accepted for Detectron2's configs; pycocotools always computes.
+            allow_cached_coco: accepted for Detectron2's configs.
+
+        Raises:
+            DataError: if the data set has no COCO json, or it cannot be read.
+        """
+        self._distributed = distributed
+        self._output_dir = output_dir
+        self._tasks = tuple(tasks) if tasks is not None else None
+        if max_dets_per_image is None:
+            max_dets_per_image = 100
+        if isinstance(max_dets_per_image, int):
+            max_dets_per_image = (1, 10, max_dets_per_image)
+        self._max_dets = list(max_dets_per_image)
+        self._metadata = MetadataCatalog.get(dataset_name)
+        json_file = getattr(self._metadata, "json_file", None)
+        if not json_file:
+            raise DataError(
+                f"Data set {dataset_name!r} has no COCO json to evaluate against: register it "
+                "with register_coco_instances."
+            )
+        self._coco_api = _load_ground_truth(json_file)
+        self._predictions: list[dict] = []
+
+    def reset(self):
+        self._predictions = []
+
+    def process(self, inputs, outputs):
+        """Take one batch.
+
+        Args:
+            inputs: the loader's dicts, with "image_id".
+            outputs: the model's, with "instances": Instances with `pred_boxes`, `scores`,
+                `pred_classes` and, for masks, `pred_masks`.
+        """
+        for input, output in zip(inputs, outputs):
+            instances = output["instances"].to(torch.device("cpu"))
+            image_id = input["image_id"]
+            self._predictions.append(
+                {"image_id": image_id, "instances": instances_to_coco_json(instances, image_id)}
+            )
+
+    def evaluate(self, img_ids: list | None = None):
+        """Evaluate what was processed.
+
+        Args:
+            img_ids: the images to evaluate on; None for all of the data set.
+
+        Returns:
+            {"bbox": {"AP": .., "AP50": .., .., "AP-<class>": ..}, "segm": {..}} in percent, NaN
+            where nothing was predicted or nothing can be measured; {} in other processes than
+            the first and where no image was processed.
+        """
+        predictions = self._predictions
+        if self._distributed:
+            comm.synchronize()
+            predictions = list(itertools.chain(*comm.gather(predictions, dst=0)))
+            if not comm.is_main_process():
+                return {}
+        if not predictions:
+            logger.warning("No image was evaluated, so there are no results.")
+            return {}
+        results = list(itertools.chain(*(p["instances"] for p in predictions)))
+        self._to_dataset_categories(results)
+        if self._output_dir:
+            PathManager.mkdirs(self._output_dir)
+            path = os.path.join(self._output_dir, "coco_instances_results.json")
+            logger.info("Saving results to %s", path)
+            with atomic_write(path, "w") as file:
+                json.dump(results, file)
+        if "annotations" not in self._coco_api.dataset:
+            logger.info("The data set has no annotations: results are saved, not evaluated.")
+            return {}
+        tasks = self._tasks
+        if tasks is None:
+            has_masks = any("segmentation" in result for result in results)
+            tasks = ("bbox", "segm") if has_masks else ("bbox",)
+        return OrderedDict((t, self._evaluate_task(t, results, img_ids)) for t in sorted(tasks))
+
+    def _to_dataset_categories(self, results: list[dict]) -> None:
+        """Replace class numbers 0..n-1 by the data set's category ids, in place."""
+        mapping = getattr(self._metadata, "thing_dataset_id_to_contiguous_id", None)
+        if mapping is None:
+            return
+        to_dataset_id = {contiguous: dataset_id for dataset_id, contiguous in mapping.items()}
+        for result in results:
+            category = result["category_id"]
+            if category not in to_dataset_id:
+                raise DataError(
+                    f"The model predicts class {category}, but data set {self._metadata.name!r} "
+                    f"has {len(to_dataset_id)} classes: set num_classes to that."
+                )
+            result["category_id"] = to_dataset_id[category]
+
+    def _evaluate_task(self, task: str, results: list[dict], img_ids) -> dict[str, float]:
+        if not results:
+            logger.warning(
+                "The model predicted nothing at all, so AP of %s cannot be computed (nan): train "
+                "longer, or lower the score threshold.",
+                task,
+            )
+            return dict.fromkeys(_METRICS, float("nan"))
+        coco_eval, summary = _run_cocoeval(self._coco_api, results, task, self._max_dets, img_ids)
+        logger.info("Evaluation results for %s:\n%s", task, summary)
+        # -1 is COCOeval's word for "no such object in the data set".
+        metrics = {
+            name: float(value * 100 if value >= 0 else "nan")
+            for name, value in zip(_METRICS, coco_eval.stats)
+        }
+        if coco_eval.stats[0] < 0:
+            metrics["AP"] = _mean_precision(coco_eval.eval["precision"][:, :, :, 0, -1])
+        logger.info("%s:\n%s", task, create_small_table(metrics))
+        names = self._metadata.get("thing_classes")
+        if names is None or len(names) <= 1:
+            return metrics
+        precision = coco_eval.eval["precision"]  # IoU x recall x class x area x limit
+        assert len(names) == precision.shape[2], (len(names), precision.shape)
+        per_class = [_mean_precision(precision[:, :, i, 0, -1]) for i in range(len(names))]
+        logger.info("Per-category %s AP:\n%s", task, _class_table(names, per_class))
+        metrics.update({f"AP-{name}": ap for name, ap in zip(names, per_class)})
+        return metrics
+
+
+def instances_to_coco_json(instances, img_id) -> list[dict]:
+    """Turn one image's predictions into records of a COCO results file.
+
+    Args:
+        instances: Instances on the CPU with `pred_boxes`, `scores`, `pred_classes` and
+            optionally `pred_masks` (N x H x W).
+        img_id: the image's id.
+    """
+    if len(instances) == 0:
+        return []
+    boxes = BoxMode.convert(
+        instances.pred_boxes.tensor.numpy(), BoxMode.XYXY_ABS, BoxMode.XYWH_ABS
+    ).tolist()
+    scores = instances.scores.tolist()
+    classes = instances.pred_classes.tolist()
+    records = [
+        {"image_id": img_id, "category_id": category, "bbox": box, "score": score}
+        for category, box, score in zip(classes, boxes, scores)
+    ]
+    if instances.has("pred_masks"):
+        for record, mask in zip(records, instances.pred_masks):
+            rle = mask_util.encode(np.asfortranarray(np.asarray(mask, dtype=np.uint8)))
+            # json has no bytes
+            record["segmentation"] = {**rle, "counts": rle["counts"].decode("utf-8")}
+    return records
+
+
+def _load_ground_truth(json_file: str) -> COCO:
+    """Read a COCO json without printing."""
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            coco = COCO(PathManager.get_local_path(json_file))
+            ids = [annotation["id"] for annotation in coco.dataset.get("annotations", [])]
+            if 0 in ids or len(set(ids)) < len(ids):
+                # COCOeval takes 0 for "no match", and the last of equal ids for all of them.
+                for number, annotation in enumerate(coco.dataset["annotations"], start=1):
+                    annotation["id"] = number
+                coco.createIndex()
+    except OSError as error:
+        raise DataError(f"Cannot read {json_file}: {error.strerror or error}.") from error
+    except (ValueError, KeyError, TypeError, AssertionError) as error:
+        raise DataError(f"{json_file} is not a COCO json: {error!r}.") from error
+    return coco
+
+
+def _run_cocoeval(coco: COCO, results: list[dict], task: str, max_dets: list[int], img_ids):
+    """Return the finished COCOeval and the summary it printed."""
+    results = copy.deepcopy(results)
+    if task == "segm":
+        # With a box in the record, pycocotools would take areas from boxes, not from masks.
+        for result in results:
+            result.pop("bbox", None)
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(io.StringIO()):
+        # A results file needs neither; old json files lack them.
+        coco.dataset.setdefault("info", {})
+        coco_eval = COCOeval(coco, coco.loadRes(results), task)
+        coco_eval.params.maxDets = max_dets
+        if img_ids is not None:
+            coco_eval.params.imgIds = img_ids
+        coco_eval.evaluate()
+        coco_eval.accumulate()
+        with contextlib.redirect_stdout(printed):
+            coco_eval.summarize()
+    return coco_eval, printed.getvalue().rstrip()
+
+
+def _mean_precision(precision: np.ndarray) -> float:
+    """Average precision in percent; NaN where the data set holds no such object (all -1)."""
+    precision = precision[precision > -1]
+    return float(np.mean(precision) * 100) if precision.size else float("nan")
+
+
+def _class_table(names: Sequence[str], values: Sequence[float]) -> str:
+    """A table of three classes a row."""
+    cells = [cell for pair in zip(names, values) for cell in pair]
+    columns = min(6, len(cells))
+    rows = itertools.zip_longest(*[cells[i::columns] for i in range(columns)])
+    return tabulate(
+        rows,
+        tablefmt="pipe",
+        floatfmt=".3f",
+        headers=["category", "AP"] * (columns // 2),
+        numalign="left",
+    )
