@@ -169,7 +169,7 @@ def _background(rng: np.random.Generator, width: int, height: int) -> Texture:
 
 
 def _object_texture(rng: np.random.Generator, neighbours: list[Texture], size: float) -> Texture:
-    """A texture whose colours stand out against those of its neighbours, as well as chance allows."""
+    """A texture whose colours stand out against its neighbours', as well as chance allows."""
     others = np.array([colour for texture in neighbours for colour in texture.colours])
     best, best_contrast = None, -1.0
     for _ in range(12):

@@ -1,4 +1,4 @@
-"""The shapes data set: a small generated COCO instance-segmentation data set, real files on disk."""
+"""The shapes data set: generated COCO instance segmentation, as real files on disk."""
 
 import json
 import os

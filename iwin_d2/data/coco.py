@@ -1,0 +1,143 @@
+"""Data sets in COCO format: registered by path, checked before use, classes read from the json."""
+
+import functools
+import logging
+import os
+
+from ..d2.data import DatasetCatalog, MetadataCatalog
+from ..d2.data.datasets import load_coco_json
+from ..errors import DataError
+from .coco_check import check_coco, raise_on_problems, read_coco_json
+
+__all__ = ["coco_class_names", "num_coco_classes", "register_coco"]
+
+logger = logging.getLogger(__name__)
+
+# The data sets registered here: name -> everything their loading depends on.
+_REGISTERED: dict[str, tuple] = {}
+
+
+def register_coco(
+    name: str,
+    json_file: str,
+    image_root: str,
+    *,
+    same_classes_as: str | None = None,
+    require_objects: bool = True,
+) -> str:
+    """Register a data set in COCO format and return its name, so that a lazy config can say
+
+        dataset.names = L(register_coco)(name="custom_train", json_file=..., image_root=...)
+
+    Nothing is read yet. When the data set is loaded, its json and the presence of its images are
+    checked first. Registering a name again with other paths replaces the earlier data set.
+
+    Args:
+        name: under which the data set is known to the catalogs.
+        json_file: the COCO annotation file.
+        image_root: the folder that its `file_name`s are relative to.
+        same_classes_as: another json file, that of the training set, whose classes must be the
+            same ones.
+        require_objects: whether an annotation file without objects is an error.
+
+    Raises:
+        DataError: the name belongs to a data set that was not registered by this function. When
+            the data set is loaded: whatever `check_coco` or `check_same_classes` finds.
+    """
+    entry = (str(json_file), str(image_root), same_classes_as, require_objects)
+    if name in DatasetCatalog:
+        if name not in _REGISTERED:
+            raise DataError(
+                f"the data set name {name!r} is already in use by another data set: choose another."
+            )
+        if _REGISTERED[name] == entry:
+            return name
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+    _REGISTERED[name] = entry
+    DatasetCatalog.register(name, functools.partial(_load, name, *entry))
+    MetadataCatalog.get(name).set(
+        json_file=str(json_file), image_root=str(image_root), evaluator_type="coco"
+    )
+    return name
+
+
+def _load(
+    name: str, json_file: str, image_root: str, same_classes_as: str | None, require_objects: bool
+) -> list[dict]:
+    """Check a data set, then load its records in the framework's format."""
+    problems = check_coco(json_file, image_root, require_objects=require_objects)
+    raise_on_problems(problems)
+    if same_classes_as is not None:
+        check_same_classes(same_classes_as, json_file)
+    for problem in problems[:3]:
+        logger.warning(problem.message)
+    if len(problems) > 3:
+        logger.warning("%d more warnings about %s", len(problems) - 3, json_file)
+    return load_coco_json(json_file, image_root, name)
+
+
+def check_same_classes(train_json: str, other_json: str) -> None:
+    """Raise a DataError unless both files list the same classes in the same order of ids."""
+    ours, theirs = coco_class_names(train_json), coco_class_names(other_json)
+    if ours == theirs:
+        return
+    missing = [name for name in ours if name not in theirs]
+    added = [name for name in theirs if name not in ours]
+    if missing:
+        detail = f"the latter lacks {_list_some(missing)}"
+    elif added:
+        detail = f"the latter adds {_list_some(added)}"
+    else:
+        index = next(i for i, pair in enumerate(zip(ours, theirs)) if pair[0] != pair[1])
+        detail = f"in the order of their ids, number {index + 1} is {ours[index]!r} in the former "
+        detail += f"and {theirs[index]!r} in the latter"
+    raise DataError(
+        f"{train_json} and {other_json} do not have the same categories: {detail}; give both files "
+        "the same category list, also for classes without objects."
+    )
+
+
+def coco_class_names(json_file: str) -> list[str]:
+    """The class names of a COCO file, in the order of their ids: the classes' contiguous order.
+
+    Raises:
+        DataError: the file cannot be read or has no proper list of categories.
+    """
+    try:
+        state = os.stat(json_file)
+    except OSError:
+        read_coco_json(json_file)  # says why it cannot be read
+        raise
+    return list(_class_names(os.path.abspath(json_file), state.st_mtime_ns, state.st_size))
+
+
+def num_coco_classes(json_file: str) -> int:
+    """The number of classes of a COCO file, for `num_classes` in lazy configs.
+
+    Raises:
+        DataError: as `coco_class_names`.
+    """
+    return len(coco_class_names(json_file))
+
+
+@functools.lru_cache(maxsize=32)
+def _class_names(json_file: str, mtime_ns: int, size: int) -> tuple[str, ...]:
+    data = read_coco_json(json_file)
+    categories = data.get("categories") if isinstance(data, dict) else None
+    if not isinstance(categories, list) or not categories:
+        raise DataError(
+            f"{json_file} is not a COCO data set: it has no list of 'categories' to take the "
+            "classes from."
+        )
+    try:
+        return tuple(str(item["name"]) for item in sorted(categories, key=lambda c: c["id"]))
+    except (TypeError, KeyError):
+        raise DataError(
+            f"{json_file} is not a COCO data set: every category needs an id and a name."
+        ) from None
+
+
+def _list_some(names: list[str], limit: int = 5) -> str:
+    shown = ", ".join(repr(name) for name in names[:limit])
+    return shown + (f" and {len(names) - limit} more" if len(names) > limit else "")

@@ -1,0 +1,57 @@
+"""The detection data mapper, with errors that name the image file and the record."""
+
+import logging
+
+from ..d2.data import DatasetMapper
+from ..errors import DataError, UserError
+from .coco_check import diagnose_image
+
+__all__ = ["DetectionMapper"]
+
+logger = logging.getLogger(__name__)
+
+
+class DetectionMapper(DatasetMapper):
+    """A `DatasetMapper` that says which image could not be prepared, why, and what to do.
+
+    Takes the arguments of `DatasetMapper`.
+    """
+
+    def __call__(self, dataset_dict: dict) -> dict:
+        """Map a record of a data set to the model's input.
+
+        Raises:
+            DataError: the image is missing, damaged, not an image or of another size than the json
+                says, or its masks do not have the format that `instance_mask_format` names.
+        """
+        try:
+            return super().__call__(dataset_dict)
+        except UserError:
+            raise
+        except Exception as error:
+            name, identity = dataset_dict.get("file_name"), dataset_dict.get("image_id")
+            size = dataset_dict.get("width"), dataset_dict.get("height")
+            finding = diagnose_image(name, *size) or self._diagnose_masks(dataset_dict)
+            if finding is None:
+                logger.error("preparing image %s (image id %s) failed", name, identity)
+                raise
+            raise DataError(f"image id {identity}: {finding}.") from error
+
+    def _diagnose_masks(self, dataset_dict: dict) -> str | None:
+        """What keeps the masks of a record from being read, None if they look fine."""
+        if not self.use_instance_mask:
+            return None
+        name = dataset_dict["file_name"]
+        objects = [a for a in dataset_dict.get("annotations", ()) if not a.get("iscrowd", 0)]
+        masks = [item.get("segmentation") for item in objects]
+        if any(masks) and not all(masks):
+            return (
+                f"{name} has objects with and objects without a segmentation: give every object "
+                "one, or train boxes alone (use_instance_mask=False)"
+            )
+        if self.instance_mask_format == "polygon" and any(isinstance(m, dict) for m in masks):
+            return (
+                f"{name} has masks in RLE, but the config reads polygons: set "
+                "dataloader.train.mapper.instance_mask_format=bitmask"
+            )
+        return None
