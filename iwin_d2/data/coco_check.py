@@ -75,34 +75,32 @@ def raise_on_problems(problems: list[Problem]) -> None:
     raise DataError(fatal[0].message + (others if more else ""))
 
 
-def read_coco_json(json_file: str | os.PathLike) -> object:
-    """Parse a json file; a DataError says what keeps it from being read."""
+def read_coco_json(json_file: str | os.PathLike, what: str = "annotation file") -> object:
+    """Parse a json file; a DataError says what keeps it from being read, calling it `what`."""
     try:
         with open(json_file, encoding="utf-8") as file:
             return json.load(file)
     except FileNotFoundError:
         raise DataError(
-            f"annotation file {json_file} does not exist: check the path (relative paths start at "
+            f"{what} {json_file} does not exist: check the path (relative paths start at "
             f"{os.getcwd()})."
         ) from None
     except json.JSONDecodeError as error:
         if not error.doc.strip():
-            raise DataError(f"annotation file {json_file} is empty.") from None
+            raise DataError(f"{what} {json_file} is empty.") from None
         raise DataError(
-            f"annotation file {json_file} is not json: {error.msg} at line {error.lineno}, column "
+            f"{what} {json_file} is not json: {error.msg} at line {error.lineno}, column "
             f"{error.colno}; was it copied completely?"
         ) from None
     except UnicodeDecodeError as error:
         raise DataError(
-            f"annotation file {json_file} is not json: byte {error.start} is not UTF-8 text; is it "
+            f"{what} {json_file} is not json: byte {error.start} is not UTF-8 text; is it "
             "the right file?"
         ) from None
     except RecursionError:
-        raise DataError(f"annotation file {json_file} is not COCO: it nests too deeply.") from None
+        raise DataError(f"{what} {json_file} is not COCO: it nests too deeply.") from None
     except OSError as error:
-        raise DataError(
-            f"annotation file {json_file} cannot be read: {error.strerror or error}."
-        ) from None
+        raise DataError(f"{what} {json_file} cannot be read: {error.strerror or error}.") from None
 
 
 def diagnose_image(path: str | os.PathLike, width: int | None, height: int | None) -> str | None:

@@ -24,30 +24,33 @@ class DetectionMapper(DatasetMapper):
             DataError: the image is missing, damaged, not an image or of another size than the json
                 says, or its masks do not have the format that `instance_mask_format` names.
         """
+        problem = self._mask_problem(dataset_dict)
+        if problem:
+            raise DataError(f"image id {dataset_dict.get('image_id')}: {problem}.")
         try:
             return super().__call__(dataset_dict)
         except UserError:
             raise
         except Exception as error:
-            name, identity = dataset_dict.get("file_name"), dataset_dict.get("image_id")
-            size = dataset_dict.get("width"), dataset_dict.get("height")
-            finding = diagnose_image(name, *size) or self._diagnose_masks(dataset_dict)
-            if finding is None:
-                logger.error("preparing image %s (image id %s) failed", name, identity)
+            name = dataset_dict["file_name"]
+            problem = diagnose_image(name, dataset_dict.get("width"), dataset_dict.get("height"))
+            if problem is None:
+                logger.error("preparing the record of image %s failed", name)
                 raise
-            raise DataError(f"image id {identity}: {finding}.") from error
+            raise DataError(f"image id {dataset_dict.get('image_id')}: {problem}.") from error
 
-    def _diagnose_masks(self, dataset_dict: dict) -> str | None:
-        """What keeps the masks of a record from being read, None if they look fine."""
-        if not self.use_instance_mask:
+    def _mask_problem(self, dataset_dict: dict) -> str | None:
+        """What keeps the masks of a record from being trained on, None if all is well."""
+        if not (self.is_train and self.use_instance_mask):
             return None
         name = dataset_dict["file_name"]
         objects = [a for a in dataset_dict.get("annotations", ()) if not a.get("iscrowd", 0)]
         masks = [item.get("segmentation") for item in objects]
-        if any(masks) and not all(masks):
+        if not all(masks):
+            lack = "some of its objects have" if any(masks) else "its objects have"
             return (
-                f"{name} has objects with and objects without a segmentation: give every object "
-                "one, or train boxes alone (use_instance_mask=False)"
+                f"{name} is to train masks, but {lack} no segmentation in the json: give every "
+                "object one, or train boxes alone"
             )
         if self.instance_mask_format == "polygon" and any(isinstance(m, dict) for m in masks):
             return (
