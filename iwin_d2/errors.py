@@ -25,3 +25,7 @@ class ConfigError(UserError):
 
 class CheckpointError(UserError):
     """A checkpoint file that cannot be read, or that does not fit the model."""
+
+
+class TrainingError(UserError):
+    """A training that cannot go on, such as a loss that is no number any more."""

@@ -1,0 +1,105 @@
+"""What the command-line tools share: errors as sentences, logs, output folders, devices."""
+
+import logging
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+
+import torch
+
+from .. import errors
+from ..d2 import describe_framework
+from ..d2.utils.logger import setup_logger
+from ..errors import ConfigError, UserError
+
+__all__ = ["make_output_dir", "pick_device", "run_tool", "start_logs"]
+
+_TRACEBACK_VARIABLE = "IWIN_D2_TRACEBACK"
+logger = logging.getLogger(__name__)
+
+
+def run_tool(main: Callable) -> int:
+    """Call main() and return the exit status of the program.
+
+    A UserError becomes its sentence on stderr and status 1; IWIN_D2_TRACEBACK=1 shows the
+    traceback, too. main may return a status.
+    """
+    try:
+        status = main()
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return 130
+    except Exception as error:
+        sentence = _sentence(error)
+        if sentence is None:
+            raise
+        if os.environ.get(_TRACEBACK_VARIABLE, "0") not in ("", "0"):
+            traceback.print_exc()
+        logger.debug("Stopped: %s", sentence)  # into the log file
+        print(sentence, file=sys.stderr)
+        return 1
+    return status if isinstance(status, int) else 0
+
+
+def _sentence(error: Exception) -> str | None:
+    """The sentence of a UserError, also one that came as text out of another process."""
+    if isinstance(error, UserError):
+        return error.sentence
+    if isinstance(error, torch.multiprocessing.ProcessRaisedException):
+        for name in errors.__dict__:
+            marker = f"{errors.__name__}.{name}: "
+            if marker in str(error):
+                return str(error).rsplit(marker, 1)[-1].strip()
+    return None
+
+
+def start_logs(output_dir: str | None, rank: int = 0) -> None:
+    """Set up this package's log, on the console and in output_dir/log.txt; say what runs.
+
+    May be called again in one process, for another run.
+    """
+    for name in ("iwin_d2", "detectron2", "fvcore"):
+        root = logging.getLogger(name)
+        for handler in root.handlers[:]:
+            root.removeHandler(handler)
+            handler.close()
+    # Detectron2's caches by its arguments, and would take the removed handlers for set up.
+    getattr(setup_logger, "cache_clear", lambda: None)()
+    setup_logger(output_dir or None, rank, name="iwin_d2")
+    logger.info(describe_framework())
+
+
+def make_output_dir(path: str, setting: str = "train.output_dir") -> None:
+    """Make a folder and make sure that files can be made and listed in it.
+
+    Raises:
+        ConfigError: if not; `setting` is what the person should change.
+    """
+    try:
+        os.makedirs(path, exist_ok=True)
+        os.listdir(path)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"The output folder {path} cannot be used ({error.strerror or error}): "
+            f"set {setting} to a folder that you may read and write."
+        ) from error
+
+
+def pick_device(name: str) -> str:
+    """Return the device, or "cpu" with a warning where it is CUDA and there is none.
+
+    Raises:
+        ConfigError: for a name that torch does not know.
+    """
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError) as error:
+        raise ConfigError(f"train.device={name} is no device: set it to cuda or cpu.") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        logger.warning("There is no CUDA device here: running on the CPU.")
+        return "cpu"
+    return str(device)
