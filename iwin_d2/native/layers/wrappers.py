@@ -37,8 +37,7 @@ class Conv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """Map Tensor[N, C_in, H, W] to Tensor[N, C_out, H', W']."""
         x = super().forward(x)
-        # Statistics of an empty batch are undefined, and synchronising them fails.
-        if self.norm is not None and x.shape[0] > 0:
+        if self.norm is not None:
             x = self.norm(x)
         if self.activation is not None:
             x = self.activation(x)

@@ -204,7 +204,7 @@ class PolygonMasks:
         return torch.from_numpy(masks).to(device=boxes.device, dtype=torch.bool)
 
     def __getitem__(self, item) -> "PolygonMasks":
-        """Select by an int (giving one instance), slice, list of ints, index tensor or bool mask."""
+        """Select by an int (giving one instance), slice, list, index tensor or bool mask."""
         if isinstance(item, int):
             chosen = [self.polygons[item]]
         elif isinstance(item, slice):

@@ -1,0 +1,308 @@
+"""Region proposal network (Ren et al. 2015)."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..layers import Conv2d, batched_nms, cat
+from ..structures import Boxes, ImageList, Instances, pairwise_iou
+from .box_regression import Box2BoxTransform, box_regression_loss
+from .matcher import Matcher
+from .metrics import put_scalars
+from .sampling import subsample_labels
+
+__all__ = ["RPN", "StandardRPNHead"]
+
+
+class StandardRPNHead(nn.Module):
+    """3x3 convolutions, then for each anchor one objectness logit and one box change.
+
+    The same weights serve every feature map.
+
+    Args:
+        in_channels: channels of the feature maps.
+        num_anchors: anchors per cell.
+        box_dim: numbers per box.
+        conv_dims: output channels of the convolutions; -1 for as many as come in.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        num_anchors: int,
+        box_dim: int = 4,
+        conv_dims: Sequence[int] = (-1,),
+    ):
+        super().__init__()
+        channels = in_channels
+        convs = []
+        for conv_dim in conv_dims:
+            out_channels = channels if conv_dim == -1 else conv_dim
+            if out_channels <= 0:
+                raise ValueError(f"conv_dims are positive or -1, got {list(conv_dims)}")
+            convs.append(Conv2d(channels, out_channels, 3, padding=1, activation=nn.ReLU()))
+            channels = out_channels
+        if len(convs) == 1:  # checkpoints know a single one as `conv`, several as `conv.conv0` ...
+            self.conv = convs[0]
+        else:
+            self.conv = nn.Sequential()
+            for i, conv in enumerate(convs):
+                self.conv.add_module(f"conv{i}", conv)
+        self.objectness_logits = nn.Conv2d(channels, num_anchors, kernel_size=1)
+        self.anchor_deltas = nn.Conv2d(channels, num_anchors * box_dim, kernel_size=1)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.normal_(layer.weight, std=0.01)
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Predict on every feature map Tensor[N, C, Hi, Wi].
+
+        Returns:
+            For each map the logits, Tensor[N, A, Hi, Wi], and the deltas,
+            Tensor[N, A * box_dim, Hi, Wi].
+        """
+        hidden = [self.conv(x) for x in features]
+        return [self.objectness_logits(t) for t in hidden], [self.anchor_deltas(t) for t in hidden]
+
+
+class RPN(nn.Module):
+    """Propose boxes that may hold an object of whatever class.
+
+    Args:
+        in_features: names of the feature maps to use.
+        head: predicts logits and deltas, as `StandardRPNHead`.
+        anchor_generator: makes anchors, as `DefaultAnchorGenerator`.
+        anchor_matcher: labels anchors by their IoU with the ground truth.
+        box2box_transform: how deltas are encoded.
+        batch_size_per_image: anchors per image that the loss is computed on.
+        positive_fraction: the largest share of positives among them.
+        pre_nms_topk: (train, test): the best proposals of each map that go into NMS.
+        post_nms_topk: (train, test): the best proposals of an image that stay after it.
+        nms_thresh: IoU above which a proposal is dropped for a better one of the same map.
+        min_box_size: proposals of at most this side, in pixels, are dropped.
+        anchor_boundary_thresh: if 0 or more, anchors that stick out of the image by more than
+            this many pixels take no part in training.
+        loss_weight: one for both losses, or a dict of "loss_rpn_cls" and "loss_rpn_loc".
+        box_reg_loss_type: "smooth_l1" or "giou".
+        smooth_l1_beta: where smooth L1 turns linear; 0 for L1.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_features: Sequence[str],
+        head: nn.Module,
+        anchor_generator: nn.Module,
+        anchor_matcher: Matcher,
+        box2box_transform: Box2BoxTransform,
+        batch_size_per_image: int,
+        positive_fraction: float,
+        pre_nms_topk: tuple[int, int],
+        post_nms_topk: tuple[int, int],
+        nms_thresh: float = 0.7,
+        min_box_size: float = 0.0,
+        anchor_boundary_thresh: float = -1.0,
+        loss_weight: float | dict[str, float] = 1.0,
+        box_reg_loss_type: str = "smooth_l1",
+        smooth_l1_beta: float = 0.0,
+    ):
+        super().__init__()
+        self.in_features = list(in_features)
+        self.rpn_head = head
+        self.anchor_generator = anchor_generator
+        self.anchor_matcher = anchor_matcher
+        self.box2box_transform = box2box_transform
+        self.batch_size_per_image = batch_size_per_image
+        self.positive_fraction = positive_fraction
+        self.pre_nms_topk = {True: pre_nms_topk[0], False: pre_nms_topk[1]}
+        self.post_nms_topk = {True: post_nms_topk[0], False: post_nms_topk[1]}
+        self.nms_thresh = nms_thresh
+        self.min_box_size = float(min_box_size)
+        self.anchor_boundary_thresh = anchor_boundary_thresh
+        if not isinstance(loss_weight, dict):
+            loss_weight = {"loss_rpn_cls": loss_weight, "loss_rpn_loc": loss_weight}
+        self.loss_weight = loss_weight
+        self.box_reg_loss_type = box_reg_loss_type
+        self.smooth_l1_beta = smooth_l1_beta
+
+    def forward(
+        self,
+        images: ImageList,
+        features: dict[str, Tensor],
+        gt_instances: list[Instances] | None = None,
+    ) -> tuple[list[Instances], dict[str, Tensor]]:
+        """Propose boxes, and in training compute the losses.
+
+        Args:
+            images: only their sizes count.
+            features: feature maps by name.
+            gt_instances: in training, for each image its `gt_boxes`.
+
+        Returns:
+            For each image Instances with `proposal_boxes` and `objectness_logits`, best first;
+            and the losses `loss_rpn_cls` and `loss_rpn_loc` ({} outside training).
+        """
+        maps = [features[name] for name in self.in_features]
+        anchors = self.anchor_generator(maps)
+        logits, deltas = self.rpn_head(maps)
+        # One row an anchor, in the order of the anchors: row, column, anchor of the cell.
+        logits = [level.permute(0, 2, 3, 1).flatten(1) for level in logits]
+        deltas = [
+            level.unflatten(1, (-1, boxes.tensor.shape[1])).permute(0, 3, 4, 1, 2).flatten(1, 3)
+            for level, boxes in zip(deltas, anchors)
+        ]
+        losses = {}
+        if self.training:
+            if gt_instances is None:
+                raise AssertionError("RPN needs the ground truth in training")
+            gt_labels, gt_boxes = self.label_and_sample_anchors(anchors, gt_instances)
+            losses = self.losses(anchors, logits, gt_labels, deltas, gt_boxes)
+        return self.predict_proposals(anchors, logits, deltas, images.image_sizes), losses
+
+    def _subsample_labels(self, labels: Tensor) -> Tensor:
+        """Set to -1, in place, the labels that are not drawn for the loss."""
+        positive, negative = subsample_labels(
+            labels, self.batch_size_per_image, self.positive_fraction, 0
+        )
+        labels.fill_(-1)
+        labels[positive] = 1
+        labels[negative] = 0
+        return labels
+
+    @torch.no_grad()
+    def label_and_sample_anchors(
+        self, anchors: list[Boxes], gt_instances: list[Instances]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Label the anchors of every image.
+
+        Args:
+            anchors: of each feature map; R in all.
+            gt_instances: for each image its `gt_boxes`.
+
+        Returns:
+            For each image the labels, Tensor[R] of int8 (-1 not used, 0 background, 1 object), and
+            the matched ground truth, Tensor[R, 4], which says something where the label is 1.
+        """
+        all_anchors = Boxes.cat(anchors)
+        gt_labels, matched_boxes = [], []
+        for instances in gt_instances:
+            gt_boxes = instances.gt_boxes
+            matches, labels = self.anchor_matcher(pairwise_iou(gt_boxes, all_anchors))
+            if self.anchor_boundary_thresh >= 0:
+                inside = all_anchors.inside_box(instances.image_size, self.anchor_boundary_thresh)
+                labels[~inside] = -1
+            gt_labels.append(self._subsample_labels(labels))
+            if len(gt_boxes) > 0:
+                matched_boxes.append(gt_boxes.tensor[matches])
+            else:
+                matched_boxes.append(torch.zeros_like(all_anchors.tensor))
+        return gt_labels, matched_boxes
+
+    def losses(
+        self,
+        anchors: list[Boxes],
+        pred_objectness_logits: list[Tensor],
+        gt_labels: list[Tensor],
+        pred_anchor_deltas: list[Tensor],
+        gt_boxes: list[Tensor],
+    ) -> dict[str, Tensor]:
+        """Return the weighted losses, per sampled anchor.
+
+        Args:
+            anchors: of each of the L feature maps, Ri boxes; R in all.
+            pred_objectness_logits: for each map Tensor[N, Ri].
+            gt_labels: for each of the N images Tensor[R], as `label_and_sample_anchors` returns.
+            pred_anchor_deltas: for each map Tensor[N, Ri, 4].
+            gt_boxes: for each image Tensor[R, 4].
+        """
+        num_images = len(gt_labels)
+        labels = torch.stack(gt_labels)  # [N, R]
+        positive, valid = labels == 1, labels >= 0
+        num_positive = int(positive.sum())
+        put_scalars(
+            **{
+                "rpn/num_pos_anchors": num_positive / num_images,
+                "rpn/num_neg_anchors": (int(valid.sum()) - num_positive) / num_images,
+            }
+        )
+        logits = cat(pred_objectness_logits, dim=1)
+        loss_cls = F.binary_cross_entropy_with_logits(
+            logits[valid].float(), labels[valid].float(), reduction="sum"
+        )
+        source = Boxes.cat(anchors).tensor.expand(num_images, -1, -1)
+        loss_loc = box_regression_loss(
+            self.box2box_transform,
+            cat(pred_anchor_deltas, dim=1)[positive],
+            source[positive],
+            torch.stack(gt_boxes)[positive],
+            self.box_reg_loss_type,
+            self.smooth_l1_beta,
+        )
+        normalizer = self.batch_size_per_image * num_images
+        losses = {"loss_rpn_cls": loss_cls / normalizer, "loss_rpn_loc": loss_loc / normalizer}
+        return {name: loss * self.loss_weight.get(name, 1.0) for name, loss in losses.items()}
+
+    # Proposals are where the next stage looks, not a way for its gradient to take.
+    @torch.no_grad()
+    def predict_proposals(
+        self,
+        anchors: list[Boxes],
+        pred_objectness_logits: list[Tensor],
+        pred_anchor_deltas: list[Tensor],
+        image_sizes: list[tuple[int, int]],
+    ) -> list[Instances]:
+        """Return for each image the best proposals, best first.
+
+        Args:
+            anchors: of each feature map, Ri boxes.
+            pred_objectness_logits: for each map Tensor[N, Ri].
+            pred_anchor_deltas: for each map Tensor[N, Ri, 4].
+            image_sizes: of each image.
+
+        Raises:
+            FloatingPointError: in training, if predictions are infinite or NaN.
+        """
+        boxes, scores, levels = [], [], []
+        per_level = zip(anchors, pred_objectness_logits, pred_anchor_deltas)
+        for level, (level_anchors, logits, deltas) in enumerate(per_level):
+            count = min(self.pre_nms_topk[self.training], logits.shape[1])
+            top_scores, top = logits.topk(count, dim=1)
+            # Decoding after the choice spares most of the work.
+            top_deltas = deltas.gather(1, top[:, :, None].expand(-1, -1, deltas.shape[2]))
+            decoded = self.box2box_transform.apply_deltas(
+                top_deltas.flatten(0, 1), level_anchors.tensor[top.flatten()]
+            )
+            boxes.append(decoded.view(len(logits), count, -1))
+            scores.append(top_scores)
+            levels.append(top.new_full((count,), level))
+        all_boxes, all_scores, all_levels = cat(boxes, 1), cat(scores, 1), cat(levels)
+        return [
+            self._keep_best(Boxes(b), s, all_levels, size)
+            for b, s, size in zip(all_boxes, all_scores, image_sizes)
+        ]
+
+    def _keep_best(
+        self, boxes: Boxes, scores: Tensor, levels: Tensor, image_size: tuple[int, int]
+    ) -> Instances:
+        """Return one image's proposals after clipping, dropping the small ones, and NMS."""
+        valid = torch.isfinite(boxes.tensor).all(dim=1) & torch.isfinite(scores)
+        if not valid.all():
+            if self.training:
+                raise FloatingPointError(
+                    "The proposals' boxes or scores are infinite or NaN: training has diverged."
+                )
+            boxes, scores, levels = boxes[valid], scores[valid], levels[valid]
+        boxes.clip(image_size)
+        large = boxes.nonempty(threshold=self.min_box_size)
+        if not large.all():
+            boxes, scores, levels = boxes[large], scores[large], levels[large]
+        keep = batched_nms(boxes.tensor, scores, levels, self.nms_thresh)
+        keep = keep[: self.post_nms_topk[self.training]]
+        proposals = Instances(image_size)
+        proposals.proposal_boxes = boxes[keep]
+        proposals.objectness_logits = scores[keep]
+        return proposals
