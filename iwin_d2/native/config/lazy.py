@@ -1,0 +1,154 @@
+"""LazyCall and LazyConfig."""
+
+import dataclasses
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from ...config_overrides import apply_overrides
+from ...errors import ConfigError
+from .instantiate import _display_name
+from .python_file import execute, to_config
+from .yaml_file import load_yaml, save_yaml, target_name
+
+__all__ = ["LazyCall", "LazyConfig"]
+
+
+class LazyCall:
+    """A call to be described now and carried out later, by `instantiate`.
+
+    `LazyCall(Conv2d)(in_channels=3, out_channels=8)` is a DictConfig of the arguments, which can
+    still be edited, and of `_target_`. Arguments are given by name only.
+
+    Args:
+        target: what to call: a callable, its dotted name, or another LazyCall that makes it.
+    """
+
+    def __init__(self, target: Callable | str | Mapping):
+        if not (callable(target) or isinstance(target, (str, Mapping))):
+            raise TypeError(f"a LazyCall needs something that can be called, got {target!r}")
+        self._target = target
+
+    def __call__(self, **kwargs: Any) -> DictConfig:
+        target = self._target
+        if isinstance(target, type) and dataclasses.is_dataclass(target):
+            # omegaconf would take the class for a schema.
+            target = target_name(target) or target
+        return DictConfig({**kwargs, "_target_": target}, flags={"allow_objects": True})
+
+
+class LazyConfig:
+    """Load, save and edit lazy configs."""
+
+    @staticmethod
+    def load(filename: str | os.PathLike, keys: str | tuple[str, ...] | None = None) -> Any:
+        """Load a config from a Python or yaml file.
+
+        In a Python file, `from ..folder.file import x` takes x from another config file, by the
+        file's place; no `__init__.py` is needed. Absolute imports mean what they always do.
+
+        Args:
+            filename: a file ending in .py, .yaml or .yml.
+            keys: names to return. None: all mappings (and omegaconf lists) of the file whose names
+                do not begin with an underscore; other names are working material of the file.
+
+        Returns:
+            A DictConfig; with `keys`, the value of that name, or a tuple of values.
+
+        Raises:
+            ConfigError: the file, or one that it imports, is missing or broken, or lacks a key.
+        """
+        filename = os.fspath(filename)
+        if not os.path.isfile(filename):
+            raise ConfigError(f"config file {filename} does not exist: check the path.")
+        suffix = os.path.splitext(filename)[1]
+        if suffix == ".py":
+            names = execute(filename)
+        elif suffix in (".yaml", ".yml"):
+            names = load_yaml(filename)
+        else:
+            raise ConfigError(f"config file {filename} must end in .py, .yaml or .yml.")
+        if keys is not None:
+            found = tuple(_get(names, k, filename) for k in ([keys] if _is_one(keys) else keys))
+            return found[0] if _is_one(keys) else found
+        if suffix != ".py":
+            return names
+        kept = {
+            name: to_config(value)
+            for name, value in names.items()
+            if isinstance(value, (DictConfig, ListConfig, dict)) and not name.startswith("_")
+        }
+        return DictConfig(kept, flags={"allow_objects": True})
+
+    @staticmethod
+    def load_rel(filename: str, keys: str | tuple[str, ...] | None = None) -> Any:
+        """Load a config as `load`, from a path relative to the file that calls this."""
+        caller = sys._getframe(1).f_code.co_filename
+        if caller.startswith("<"):
+            raise ConfigError(f"load_rel({filename!r}) must be called in a file, not in {caller}.")
+        return LazyConfig.load(os.path.join(os.path.dirname(caller), filename), keys)
+
+    @staticmethod
+    def save(cfg: DictConfig | ListConfig, filename: str | os.PathLike) -> None:
+        """Write a config to a yaml file that `load` reads.
+
+        Functions and classes are written by their names. What yaml cannot express, such as a
+        lambda, is written as its text, with a warning: such a file does not load as it was.
+        """
+        save_yaml(cfg, filename)
+
+    @staticmethod
+    def apply_overrides(cfg: DictConfig, overrides: Iterable[str]) -> DictConfig:
+        """Set values in place from `key=value` strings: `iwin_d2.config_overrides`."""
+        return apply_overrides(cfg, overrides)
+
+    @staticmethod
+    def to_py(cfg: DictConfig, prefix: str = "cfg.") -> str:
+        """Write a config as Python-like lines, for people to read and compare."""
+        lines: list[str] = []
+        _assignments(OmegaConf.to_container(cfg, resolve=False), prefix, lines)
+        return "\n".join(lines) + "\n"
+
+
+def _is_one(keys: str | tuple[str, ...]) -> bool:
+    return isinstance(keys, str)
+
+
+def _get(names: Mapping, key: str, filename: str) -> Any:
+    if key not in names:
+        raise ConfigError(f"config file {filename} does not define {key!r}.")
+    return to_config(names[key])
+
+
+def _assignments(mapping: dict, prefix: str, lines: list[str]) -> None:
+    """Write one line for each value of a mapping; plain mappings below it in full."""
+    for key, value in mapping.items():
+        if isinstance(value, dict) and value and "_target_" not in value:
+            _assignments(value, f"{prefix}{key}.", lines)
+        else:
+            lines.append(f"{prefix}{key} = {_expression(value, 0)}")
+
+
+def _expression(value: Any, depth: int) -> str:
+    """Write a value as Python, one argument or item a line where it does not fit in one."""
+    if isinstance(value, dict):
+        target = value.get("_target_", dict)
+        name = "dict" if target is dict else target if isinstance(target, str) else None
+        name = name or (_expression(target, depth) if isinstance(target, dict) else None)
+        name = name or _display_name(target)
+        arguments = [(k, v) for k, v in value.items() if k != "_target_"]
+        items = [f"{k}={_expression(v, depth + 1)}" for k, v in arguments]
+        opening, closing = f"{name}(", ")"
+    elif isinstance(value, (list, tuple)):
+        items = [_expression(item, depth + 1) for item in value]
+        opening, closing = "[", "]"
+    else:
+        return _display_name(value) if callable(value) else repr(value)
+    line = opening + ", ".join(items) + closing
+    if len(line) + 4 * depth <= 80 and "\n" not in line:
+        return line
+    indent = "\n" + "    " * (depth + 1)
+    return opening + "".join(f"{indent}{item}," for item in items) + "\n" + "    " * depth + closing
