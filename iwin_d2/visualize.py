@@ -71,10 +71,7 @@ def contact_sheet(
         caption = f"{name}: {_count(truth, 'object')}, {_count(predicted, 'prediction')}"
         pairs.append((tiles, caption))
     legend = [(metadata.thing_classes[c], colors[c]) for c in sorted(legend_classes)]
-    titles = (
-        "ground truth",
-        f"predictions (score \N{GREATER-THAN OR EQUAL TO} {score_threshold:g})",
-    )
+    titles = ("ground truth", f"predictions, score {score_threshold:g} or more")
     sheet = _lay_out(pairs, titles, legend, min(pairs_per_row, count), tile_size)
     try:
         Path(output).parent.mkdir(parents=True, exist_ok=True)
@@ -181,7 +178,7 @@ def _tile(image: np.ndarray, objects: dict, metadata, colors: list, tile_size: i
             masks=objects["masks"],
             labels=labels,
             assigned_colors=[colors[c] for c in objects["classes"]],
-            alpha=0.35,
+            alpha=0.45,
         )
     return Image.fromarray(drawn.get_image())
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Draw pictures of data and predictions.
+r"""Draw pictures of data and predictions.
 
-tools/visualize.py predictions --config-file CONFIG.py \\
+tools/visualize.py predictions --config-file CONFIG.py \
         --results output/inference/coco_instances_results.json --output sheet.png [key=value ...]
 """
 

@@ -161,8 +161,9 @@ def _all_visible(masks: list[np.ndarray], outlines: list[np.ndarray]) -> bool:
 
 
 def _background(rng: np.random.Generator, width: int, height: int) -> Texture:
-    first = rng.uniform(30, 225, 3)
-    second = np.clip(first + rng.normal(0, 30, 3), 0, 255)
+    first = rng.uniform(20, 235, 3)
+    first = first.mean() + 0.5 * (first - first.mean())  # muted; the objects may be vivid
+    second = np.clip(first + rng.normal(0, 28, 3), 0, 255)
     kind = str(rng.choice(["gradient", "stripes", "noise", "noise"]))
     period = min(width, height) * rng.uniform(0.08, 0.35)
     return _texture(rng, kind, first, second, period)
