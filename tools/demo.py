@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Draw a detector's predictions on images.
 
-    tools/demo.py --config-file FILE --weights FILE --input FILES/FOLDERS --output DIR [key=value ...]
+    tools/demo.py --config-file FILE --weights FILE --input PATHS --output DIR [key=value ...]
 
 Writes one PNG for each image, and predictions.json in COCO's results format (image_id counts the
 images from 1). Images that cannot be read are skipped, each with a sentence; the exit status is
@@ -39,7 +39,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--confidence-threshold", type=float, default=0.5, metavar="SCORE")
     parser.add_argument("--device", help="cpu or cuda; the config's if not given")
     parser.add_argument("opts", nargs="*", metavar="key=value", help="config overrides")
-    return parser.parse_args(argv)
+    return parser.parse_intermixed_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:

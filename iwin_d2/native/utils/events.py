@@ -51,7 +51,6 @@ class EventStorage:
         self._iter = start_iter
         self._prefix = ""
         self._images: list[tuple] = []
-        self._histograms: list[dict] = []
 
     def put_scalar(self, name, value, smoothing_hint=True, cur_iter=None) -> None:
         """Record a number for this iteration.
@@ -78,25 +77,6 @@ class EventStorage:
     def put_image(self, img_name, img_tensor) -> None:
         """Record an image, 3 x H x W, uint8 in 0..255 or float in 0..1 (RGB)."""
         self._images.append((img_name, img_tensor, self._iter))
-
-    def put_histogram(self, hist_name, hist_tensor, bins=1000) -> None:
-        """Record the histogram of all values of a tensor."""
-        values = hist_tensor.detach().float().flatten().cpu()
-        low, high = values.min().item(), values.max().item()
-        edges = torch.linspace(low, high, steps=bins + 1)
-        self._histograms.append(
-            {
-                "tag": hist_name,
-                "min": low,
-                "max": high,
-                "num": len(values),
-                "sum": float(values.sum()),
-                "sum_squares": float((values**2).sum()),
-                "bucket_limits": edges[1:].tolist(),
-                "bucket_counts": torch.histc(values, bins=bins).tolist(),
-                "global_step": self._iter,
-            }
-        )
 
     def history(self, name) -> HistoryBuffer:
         """All values of one scalar. Raises KeyError for a name never put."""
@@ -128,10 +108,6 @@ class EventStorage:
         """How many values of a scalar lie in the last `window_size` iterations, at least 1."""
         recent = [it for _, it in self._history[name].values()[-window_size:]]
         return max(sum(it > self._iter - window_size for it in recent), 1)
-
-    def smoothing_hints(self) -> dict[str, bool]:
-        """Whether each scalar is to be smoothed."""
-        return self._smoothing_hints
 
     def step(self) -> None:
         """Go on to the next iteration (most users let the trainer set `iter`)."""
@@ -166,10 +142,6 @@ class EventStorage:
     def clear_images(self) -> None:
         """Forget the images, once written."""
         self._images = []
-
-    def clear_histograms(self) -> None:
-        """Forget the histograms, once written."""
-        self._histograms = []
 
 
 class EventWriter:
@@ -210,7 +182,7 @@ class JSONWriter(EventWriter):
 
 
 class TensorboardXWriter(EventWriter):
-    """Writes scalars, images and histograms into a TensorBoard folder."""
+    """Writes scalars and images into a TensorBoard folder."""
 
     def __init__(self, log_dir: str, window_size: int = 20, **kwargs):
         self._window_size = window_size
@@ -236,9 +208,6 @@ class TensorboardXWriter(EventWriter):
         for name, image, it in storage._images:
             self._writer.add_image(name, image, it)
         storage.clear_images()
-        for histogram in storage._histograms:
-            self._writer.add_histogram_raw(**histogram)
-        storage.clear_histograms()
 
     def close(self) -> None:
         """Close the file, if anything was ever written."""
