@@ -150,7 +150,7 @@ def _structure_problems(data: object, source: str, require_objects: bool) -> Ite
             looks = "; it looks like a results file"
         yield Problem(
             "structure",
-            f"{source} is not a COCO data set: it holds a {_json_type(data)} instead of an object "
+            f"{source} is not a COCO data set: it holds {_json_type(data)} instead of an object "
             f"with the keys images, annotations and categories{looks}.",
         )
         return
@@ -164,7 +164,7 @@ def _structure_problems(data: object, source: str, require_objects: bool) -> Ite
         if key in data and not isinstance(data[key], list):
             yield Problem(
                 "structure",
-                f"{source} is not a COCO data set: {key!r} holds a {_json_type(data[key])} instead "
+                f"{source} is not a COCO data set: {key!r} holds {_json_type(data[key])} instead "
                 "of a list.",
             )
 
@@ -239,12 +239,13 @@ def _check_images(records: list, source: str):
             )
         else:
             images[record["id"]] = record
-            size = record.get("width"), record.get("height")
-            if not all(_is_id(side) and side > 0 for side in size):
+            width, height = record.get("width"), record.get("height")
+            if not (_is_id(width) and width > 0 and _is_id(height) and height > 0):
                 yield Problem(
-                    "structure", f"{where} has width {size[0]} and height {size[1]}: both must be "
-                    "whole numbers above 0."
-                )  # fmt: skip
+                    "structure",
+                    f"{where} has width {width} and height {height}: both must be whole numbers "
+                    "above 0.",
+                )
     return images
 
 
@@ -407,5 +408,5 @@ def _is_id(value: object) -> bool:
 
 
 def _json_type(value: object) -> str:
-    names = {dict: "object", list: "list", str: "text", bool: "truth value", type(None): "null"}
-    return names.get(type(value), "number")
+    names = {dict: "an object", list: "a list", str: "a text", bool: "a truth value"}
+    return names.get(type(value), "nothing" if value is None else "a number")
