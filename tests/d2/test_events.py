@@ -61,7 +61,7 @@ def test_json_writer_writes_each_iteration_once(tmp_path):
         storage.put_scalar("loss", 1.0)
         writer.write()
     writer.close()
-    rows = [json.loads(line) for line in open(path)]
+    rows = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
     assert rows == [{"iteration": 0, "loss": 2.0}, {"iteration": 1, "loss": 1.0}]
 
 

@@ -1,0 +1,196 @@
+"""The training loop: learning, precision, clipping, resuming, and what it says when it stops."""
+
+import logging
+
+import pytest
+import torch
+from fvcore.common.param_scheduler import LinearParamScheduler
+from torch import nn
+
+from iwin_d2.checkpoint import Checkpointer
+from iwin_d2.d2.engine import HookBase, hooks
+from iwin_d2.engine import DetectionTrainer
+from iwin_d2.errors import DataError, TrainingError
+
+
+class Regressor(nn.Module):
+    """Returns losses in training; notes whether autocast was on."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(2, 1)
+        nn.init.constant_(self.linear.weight, 0.5)
+        nn.init.zeros_(self.linear.bias)
+        self.dtypes = []
+
+    def forward(self, batch):
+        x = torch.stack([item["x"] for item in batch])
+        y = torch.stack([item["y"] for item in batch])
+        out = self.linear(x)
+        self.dtypes.append(out.dtype)
+        difference = out.float() - y
+        return {"loss_square": difference.square().mean(), "loss_abs": difference.abs().mean()}
+
+
+def batch(scale=1.0):
+    generator = torch.Generator().manual_seed(0)
+    xs = torch.randn(4, 2, generator=generator)
+    return [
+        {"x": x, "y": scale * (x.sum(0, keepdim=True) + 1), "file_name": f"images/{i}.jpg"}
+        for i, x in enumerate(xs)
+    ]
+
+
+def make_trainer(loader=None, lr=0.05, optimizer=torch.optim.AdamW, **kwargs):
+    model = Regressor()
+    loader = [batch()] if loader is None else loader
+    return DetectionTrainer(model, loader, optimizer(model.parameters(), lr=lr), **kwargs)
+
+
+def test_learns_and_records_every_loss():
+    trainer = make_trainer()
+    trainer.train(0, 60)  # the loader ends after one batch: it is begun again
+    storage = trainer.storage
+    first, last = (storage.history("loss_square").values()[i][0] for i in (0, -1))
+    assert last < first / 3
+    assert trainer.iter == 60
+    total = storage.latest()["total_loss"]
+    parts = storage.latest()["loss_square"][0] + storage.latest()["loss_abs"][0]
+    assert total == (pytest.approx(parts), 59)
+    assert storage.latest()["data_time"][0] >= 0
+
+
+def test_hooks_are_called_in_order():
+    calls = []
+
+    class Spy(HookBase):
+        def __getattribute__(self, name):
+            if name in ("before_train", "before_step", "after_backward", "after_step"):
+                calls.append(name)
+            if name == "after_train":
+                calls.append(f"after_train at {self.trainer.iter}")
+            return super().__getattribute__(name)
+
+    trainer = make_trainer()
+    trainer.register_hooks([None, Spy()])
+    trainer.train(3, 5)
+    step = ["before_step", "after_backward", "after_step"]
+    assert calls == ["before_train", *step, *step, "after_train at 5"]
+
+
+def test_clipping_limits_the_norm_of_all_gradients():
+    trainer = make_trainer(lr=1.0, optimizer=torch.optim.SGD, clip_grad=0.01)
+    before = torch.cat([p.detach().flatten().clone() for p in trainer.model.parameters()])
+    trainer.train(0, 1)
+    after = torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
+    assert (after - before).norm().item() == pytest.approx(0.01, rel=1e-3)
+    assert trainer.storage.latest()["grad_norm"][0] > 0.01
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16, torch.float16])
+def test_mixed_precision(dtype):
+    trainer = make_trainer(amp=True, amp_dtype=dtype)
+    trainer.train(0, 30)
+    assert set(trainer.model.dtypes) == {dtype or torch.bfloat16}
+    assert trainer.model.linear.weight.dtype == torch.float32
+    assert ("grad_scaler" in trainer.state_dict()) == (dtype == torch.float16)
+    losses = [value for value, _ in trainer.storage.history("loss_square").values()]
+    assert losses[-1] < losses[0]
+
+
+def train_in_parts(folder, parts):
+    """Train up to parts[-1], stopping and starting anew from the checkpoint at each part."""
+    for end in parts:
+        trainer = make_trainer()
+        checkpointer = Checkpointer(trainer.model, str(folder), trainer=trainer)
+        trainer.register_hooks(
+            [
+                hooks.LRScheduler(scheduler=LinearParamScheduler(1.0, 0.0)),
+                hooks.PeriodicCheckpointer(checkpointer, period=end),
+            ]
+        )
+        start = 0
+        if checkpointer.has_checkpoint():
+            checkpointer.resume_or_load("", resume=True)
+            start = trainer.iter + 1
+        # The schedule is one of 10 iterations, whatever the part.
+        stop = hooks.CallbackHook(after_step=lambda t, end=end: _stop_after(t, end))
+        trainer.register_hooks([stop])
+        try:
+            trainer.train(start, 10)
+        except KeyboardInterrupt:
+            assert end < 10
+    return trainer
+
+
+def _stop_after(trainer, end):
+    if trainer.iter + 1 == end < 10:
+        raise KeyboardInterrupt
+
+
+def test_a_resumed_training_ends_where_an_unbroken_one_does(tmp_path):
+    (tmp_path / "one").mkdir()
+    unbroken = train_in_parts(tmp_path / "one", [10])
+    (tmp_path / "two").mkdir()
+    resumed = train_in_parts(tmp_path / "two", [4, 10])
+    assert resumed.start_iter == 4
+    for a, b in zip(unbroken.model.parameters(), resumed.model.parameters()):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+    assert resumed.storage.history("lr").values() == unbroken.storage.history("lr").values()[4:]
+
+
+def test_a_loss_that_is_not_finite_stops_with_all_there_is_to_know():
+    bad = batch()
+    bad[2]["y"] = torch.tensor([float("nan")])
+    trainer = make_trainer([batch(), batch(), bad], lr=0.25, optimizer=torch.optim.SGD)
+    seen = []
+    trainer.register_hooks(
+        [
+            hooks.CallbackHook(
+                after_step=lambda t: seen.append(t.model.linear.weight.detach().clone()),
+                after_train=lambda t: seen.append("after_train"),
+            )
+        ]
+    )
+    with pytest.raises(TrainingError) as caught:
+        trainer.train(0, 10)
+    sentence = caught.value.sentence
+    for part in ("iteration 2", "loss_square=nan", "loss_abs=nan", "0.25", "images/2.jpg"):
+        assert part in sentence
+    assert "\n" not in sentence
+    # The weights are those of the last good step, and hooks could clean up.
+    torch.testing.assert_close(trainer.model.linear.weight.detach(), seen[-2])
+    assert seen[-1] == "after_train"
+
+
+def test_infinite_loss_stops_too():
+    trainer = make_trainer([batch(scale=1e30)])
+    with pytest.raises(TrainingError, match="loss_square=inf"):
+        trainer.train(0, 1)
+
+
+def test_empty_loader():
+    with pytest.raises(DataError, match="training set is empty"):
+        make_trainer([]).train(0, 1)
+
+
+class Failing:
+    def __init__(self, error):
+        self.error = error
+
+    def __iter__(self):
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "logged"), [(DataError("image x is gone"), False), (ValueError("a bug"), True)]
+)
+def test_only_unexpected_errors_are_logged_with_a_traceback(error, logged, caplog):
+    logger = logging.getLogger("iwin_d2.engine.trainer")
+    logger.addHandler(caplog.handler)
+    try:
+        with pytest.raises(type(error)):
+            make_trainer(Failing(error)).train(0, 1)
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert any(record.exc_info for record in caplog.records) == logged
