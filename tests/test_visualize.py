@@ -109,7 +109,7 @@ def test_it_is_written_whole_into_a_new_folder(records, tmp_path):
 def test_what_cannot_be_drawn(records, tmp_path):
     with pytest.raises(DataError, match="no images to draw"):
         contact_sheet([], {}, METADATA, tmp_path / "s.png")
-    with pytest.raises(DataError, match="category_id 4.*another data set"):
+    with pytest.raises(DataError, match=r"category_id 4.*another data set"):
         contact_sheet(records, {0: [prediction(0, category_id=4)]}, METADATA, tmp_path / "s.png")
     records[0]["file_name"] = str(tmp_path / "gone.png")
     with pytest.raises(DataError, match=r"gone\.png"):
