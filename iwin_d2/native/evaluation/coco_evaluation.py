@@ -118,7 +118,7 @@ class COCOEvaluator(DatasetEvaluator):
             logger.warning("No image was evaluated, so there are no results.")
             return {}
         results = list(itertools.chain(*(p["instances"] for p in predictions)))
-        self._to_dataset_categories(results)
+        results = self._to_dataset_categories(results)
         if self._output_dir:
             PathManager.mkdirs(self._output_dir)
             path = os.path.join(self._output_dir, "coco_instances_results.json")
@@ -134,20 +134,19 @@ class COCOEvaluator(DatasetEvaluator):
             tasks = ("bbox", "segm") if has_masks else ("bbox",)
         return OrderedDict((t, self._evaluate_task(t, results, img_ids)) for t in sorted(tasks))
 
-    def _to_dataset_categories(self, results: list[dict]) -> None:
-        """Replace class numbers 0..n-1 by the data set's category ids, in place."""
+    def _to_dataset_categories(self, results: list[dict]) -> list[dict]:
+        """Records with the data set's category ids in place of class numbers 0..n-1."""
         mapping = getattr(self._metadata, "thing_dataset_id_to_contiguous_id", None)
         if mapping is None:
-            return
+            return results
         to_dataset_id = {contiguous: dataset_id for dataset_id, contiguous in mapping.items()}
-        for result in results:
-            category = result["category_id"]
-            if category not in to_dataset_id:
-                raise DataError(
-                    f"The model predicts class {category}, but data set {self._metadata.name!r} "
-                    f"has {len(to_dataset_id)} classes: set num_classes to that."
-                )
-            result["category_id"] = to_dataset_id[category]
+        unknown = {result["category_id"] for result in results}.difference(to_dataset_id)
+        if unknown:
+            raise DataError(
+                f"The model predicts class {max(unknown)}, but data set {self._metadata.name!r} "
+                f"has {len(to_dataset_id)} classes: set num_classes to that."
+            )
+        return [{**r, "category_id": to_dataset_id[r["category_id"]]} for r in results]
 
     def _evaluate_task(self, task: str, results: list[dict], img_ids) -> dict[str, float]:
         if not results:
