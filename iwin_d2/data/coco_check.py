@@ -326,7 +326,12 @@ def _annotation_finding(
             "the category or correct the annotation",
             True,
         )
-    return _box_finding(record, images[image_id]) or _segmentation_finding(record, images[image_id])
+    image = images[image_id]
+    return (
+        _box_finding(record, image)
+        or _segmentation_finding(record, image)
+        or _extra_finding(record)
+    )
 
 
 def _box_finding(record: dict, image: dict) -> tuple[str, str, bool] | None:
@@ -398,6 +403,23 @@ def _rle_finding(segmentation: dict, image: dict) -> tuple[str, str, bool] | Non
             "segmentation",
             f"has an RLE segmentation of size {segmentation.get('size')}, but its image has "
             f"[height, width] = {size}",
+            True,
+        )
+    return None
+
+
+def _extra_finding(record: dict) -> tuple[str, str, bool] | None:
+    if type(record.get("area")) not in (int, float):
+        return (
+            "structure",
+            "has no area, which COCO's evaluation needs: add it (of a box without mask: its width "
+            "times its height)",
+            True,
+        )
+    if record.get("ignore"):
+        return (
+            "structure",
+            "is marked 'ignore', which training does not know: drop it, or set iscrowd to 1",
             True,
         )
     return None

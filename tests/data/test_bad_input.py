@@ -85,7 +85,7 @@ def test_json_files_that_cannot_be_parsed(shapes, tmp_path):
         records(tmp_path / "gone.json", shapes.train_images)
     half = Path(shapes.train_json).read_text()[:500]
     Path(shapes.train_json).write_text(half)
-    with pytest.raises(DataError, match="is not json: .* at line 1, column"):
+    with pytest.raises(DataError, match=r"is not json: .* at line 1, column"):
         records(shapes.train_json, shapes.train_images)
 
 
