@@ -1,0 +1,33 @@
+"""Data sets, augmentations and loaders."""
+
+from . import datasets, detection_utils, samplers, transforms
+from .build import (
+    build_batch_data_loader,
+    build_detection_test_loader,
+    build_detection_train_loader,
+    get_detection_dataset_dicts,
+    print_instances_class_histogram,
+)
+from .catalog import DatasetCatalog, Metadata, MetadataCatalog
+from .common import AspectRatioGroupedDataset, DatasetFromList, MapDataset, ToIterableDataset
+from .dataset_mapper import DatasetMapper
+
+__all__ = [
+    "AspectRatioGroupedDataset",
+    "DatasetCatalog",
+    "DatasetFromList",
+    "DatasetMapper",
+    "MapDataset",
+    "Metadata",
+    "MetadataCatalog",
+    "ToIterableDataset",
+    "build_batch_data_loader",
+    "build_detection_test_loader",
+    "build_detection_train_loader",
+    "datasets",
+    "detection_utils",
+    "get_detection_dataset_dicts",
+    "print_instances_class_histogram",
+    "samplers",
+    "transforms",
+]

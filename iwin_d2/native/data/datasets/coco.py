@@ -1,0 +1,131 @@
+"""Records of a COCO-format instance json."""
+
+import contextlib
+import io
+import logging
+import os
+from collections.abc import Sequence
+
+import pycocotools.mask as mask_util
+from pycocotools.coco import COCO
+
+from ....errors import DataError
+from ...structures import BoxMode
+from ..catalog import DatasetCatalog, MetadataCatalog
+
+__all__ = ["load_coco_json", "register_coco_instances"]
+
+
+def register_coco_instances(name: str, metadata: dict, json_file: str, image_root: str) -> None:
+    """Register a COCO-format data set.
+
+    Args:
+        name: the name to register.
+        metadata: more attributes for its metadata; may be empty.
+        json_file: the COCO instance json.
+        image_root: the folder that the json's file names start from.
+    """
+    DatasetCatalog.register(name, lambda: load_coco_json(json_file, image_root, name))
+    MetadataCatalog.get(name).set(
+        json_file=json_file, image_root=image_root, evaluator_type="coco", **metadata
+    )
+
+
+def load_coco_json(
+    json_file: str,
+    image_root: str,
+    dataset_name: str | None = None,
+    extra_annotation_keys: Sequence[str] | None = None,
+) -> list[dict]:
+    """Read a COCO instance json into Detectron2's records.
+
+    Each record has file_name, height, width, image_id and annotations; an annotation has iscrowd,
+    bbox (XYWH, pixels), bbox_mode, category_id (0 to classes - 1, in the order of the json's
+    category ids, if `dataset_name` is given; else the json's own), and segmentation where the json
+    has one: polygons, or RLE in COCO's compressed form. Polygons of fewer than three points are
+    dropped, and with its last polygon the annotation.
+
+    Args:
+        json_file: the json.
+        image_root: the folder that its file names start from.
+        dataset_name: whose metadata get `thing_classes` and `thing_dataset_id_to_contiguous_id`;
+            None leaves the category ids as they are.
+        extra_annotation_keys: further keys of the json's annotations to keep.
+
+    Raises:
+        DataError: an annotation has an empty box or an unknown category.
+    """
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
+        coco = COCO(os.fspath(json_file))
+    id_map = None
+    if dataset_name is not None:
+        id_map = _set_classes(coco, dataset_name)
+    keys = ["iscrowd", "bbox", "category_id", *(extra_annotation_keys or ())]
+    records, dropped = [], 0
+    for image_id in sorted(coco.imgs):
+        image = coco.imgs[image_id]
+        annotations = []
+        for annotation in coco.imgToAnns[image_id]:
+            kept = _annotation(annotation, keys, id_map, json_file)
+            if kept is None:
+                dropped += 1
+            else:
+                annotations.append(kept)
+        records.append(
+            {
+                "file_name": os.path.join(image_root, image["file_name"]),
+                "height": image["height"],
+                "width": image["width"],
+                "image_id": image_id,
+                "annotations": annotations,
+            }
+        )
+    logger = logging.getLogger(__name__)
+    logger.info("Loaded %d images in COCO format from %s", len(records), json_file)
+    if dropped:
+        logger.warning(
+            "%d annotations of %s have no polygon of three points and are left out.",
+            dropped,
+            json_file,
+        )
+    return records
+
+
+def _set_classes(coco: COCO, dataset_name: str) -> dict[int, int]:
+    """Put the class names into the metadata; return category id -> class number."""
+    category_ids = sorted(coco.getCatIds())
+    id_map = {category_id: number for number, category_id in enumerate(category_ids)}
+    MetadataCatalog.get(dataset_name).set(
+        thing_classes=[category["name"] for category in coco.loadCats(category_ids)],
+        thing_dataset_id_to_contiguous_id=id_map,
+    )
+    return id_map
+
+
+def _annotation(
+    annotation: dict, keys: Sequence[str], id_map: dict[int, int] | None, json_file: str
+) -> dict | None:
+    """Return one annotation of a record; None if its segmentation has no valid polygon."""
+    where = f"{json_file}: annotation {annotation.get('id')} of image {annotation['image_id']}"
+    kept = {key: annotation[key] for key in keys if key in annotation}
+    kept["bbox_mode"] = BoxMode.XYWH_ABS
+    if len(kept.get("bbox", ())) != 4:
+        raise DataError(f"{where} has no bbox of four numbers: correct or remove it.")
+    if id_map is not None:
+        if kept["category_id"] not in id_map:
+            raise DataError(
+                f"{where} has the category id {kept['category_id']}, which is not among the "
+                f"json's categories {sorted(id_map)}: correct or remove it."
+            )
+        kept["category_id"] = id_map[kept["category_id"]]
+    segmentation = annotation.get("segmentation")
+    if segmentation:
+        if isinstance(segmentation, dict):
+            if isinstance(segmentation["counts"], list):
+                segmentation = mask_util.frPyObjects(segmentation, *segmentation["size"])
+        else:
+            segmentation = [p for p in segmentation if len(p) >= 6 and len(p) % 2 == 0]
+            if not segmentation:
+                return None
+        kept["segmentation"] = segmentation
+    return kept
