@@ -348,7 +348,7 @@ def test_mask_head_layers_and_keys():
 
 def mask_proposals() -> list[Instances]:
     torch.manual_seed(0)
-    boxes = torch.tensor([[3.2, 4.1, 40.3, 30.9], [5.0, 6, 60, 50]])
+    boxes = torch.tensor([[3.2, 4.1, 40.3, 30.9], [0.0, 0, 60, 50]])
     proposals = [make_proposals(boxes), make_proposals(boxes[:0])]
     proposals[0].gt_classes = torch.tensor([2, 0])
     proposals[0].gt_masks = PolygonMasks([[rectangle(0, 0, 30, 20)], [rectangle(9, 9, 70, 60)]])
