@@ -229,7 +229,7 @@ def test_bad_data_sets_and_classes_are_said(tmp_path):
     with pytest.raises(DataError, match="has no COCO json"):
         COCOEvaluator("a_name_that_nobody_registered")
     scene.predictions[0][0] = (*scene.predictions[0][0][:2], 3)
-    with pytest.raises(DataError, match="predicts class 3.*has 3 classes"):
+    with pytest.raises(DataError, match=r"predicts class 3.*has 3 classes"):
         scene.feed(COCOEvaluator(scene.name)).evaluate()
     scene.json_file.write_text("{")
     with pytest.raises(DataError, match=r"instances\.json is not a COCO json"):

@@ -67,7 +67,10 @@ class COCOEvaluator(DatasetEvaluator):
         if max_dets_per_image is None:
             max_dets_per_image = 100
         if isinstance(max_dets_per_image, int):
-            max_dets_per_image = (1, 10, max_dets_per_image)
+            # COCOeval sorts its limits and takes the last.
+            max_dets_per_image = [min(limit, max_dets_per_image) for limit in (1, 10)] + [
+                max_dets_per_image
+            ]
         self._max_dets = list(max_dets_per_image)
         self._metadata = MetadataCatalog.get(dataset_name)
         json_file = getattr(self._metadata, "json_file", None)
