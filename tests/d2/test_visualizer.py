@@ -1,4 +1,4 @@
-"""What the visualizer draws, pixel by pixel; Detectron2's is drawn by matplotlib and looks another."""
+"""What the native visualizer draws, pixel by pixel (Detectron2 draws with matplotlib)."""
 
 import types
 
