@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from iwin_d2.d2.framework import USE_DETECTRON2
 from iwin_d2.d2.layers import (
     CNNBlockBase,
     Conv2d,
@@ -196,6 +197,17 @@ def test_pasted_masks_against_a_loop():
         assert torch.equal(got[clear], expected[clear] >= 0.5)
         assert (got_grey.float() - expected * 255).abs().max() < 1.01
     assert pasted.any(dim=(1, 2)).sum() >= 4
+
+
+@pytest.mark.skipif(USE_DETECTRON2, reason="looks into the native implementation")
+def test_pasting_many_at_once_is_pasting_one_by_one():
+    from iwin_d2.native.layers.mask_ops import _paste
+
+    torch.manual_seed(0)
+    masks, boxes = torch.rand(4, 8, 8), torch.tensor([[2.3, 3.1, 30.7, 32.2]]).repeat(4, 1)
+    boxes += torch.randn(4, 4) * 3
+    at_once = _paste(masks, boxes, (0, 0, 34, 40)) >= 0.5
+    assert torch.equal(at_once, paste_masks_in_image(masks, boxes, (40, 34)))
 
 
 def test_pasting_odd_boxes():

@@ -10,19 +10,10 @@ _CHUNK_VALUES = 64 * 1024 * 1024
 
 
 def _resampling_weights(low: Tensor, high: Tensor, begin: int, end: int, cells: int) -> Tensor:
-    """Return the weights that resample `cells` values lying evenly in [low, high] to pixels.
+    """Return the weights [N, end - begin, cells] that resample values to pixels begin ... end - 1.
 
-    Linear between the cells' centres and falling to zero outside, as if zeros lay around.
-
-    Args:
-        low: Tensor[N], where the first cell begins, in pixels.
-        high: Tensor[N], where the last cell ends.
-        begin: first pixel of the result.
-        end: the pixel behind the last.
-        cells: number of values.
-
-    Returns:
-        Tensor[N, end - begin, cells].
+    The `cells` values lie evenly between `low` and `high` (pixels, [N]). Linear between the cells'
+    centres and falling to zero outside, as if zeros lay around.
     """
     centers = torch.arange(begin, end, device=low.device, dtype=low.dtype) + 0.5
     # A box without extent must not divide by zero.
@@ -80,6 +71,7 @@ def paste_masks_in_image(
     # Half precision would move the outlines.
     with torch.autocast(masks.device.type, enabled=False):
         masks = masks.float()
+        # What reaches further than a pixel beyond the box is below half, so it is left out there.
         if masks.device.type == "cpu":  # each mask on its own box's pixels only
             for i, (x0, y0, x1, y1) in enumerate(_regions(boxes, height, width)):
                 part = _paste(masks[i : i + 1], boxes[i : i + 1], (x0, y0, x1, y1))

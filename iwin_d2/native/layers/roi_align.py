@@ -30,14 +30,9 @@ class ROIAlign(nn.Module):
         self.aligned = aligned
 
     def forward(self, input: Tensor, rois: Tensor) -> Tensor:
-        """Resample.
+        """Resample from Tensor[N, C, H, W] the rois Tensor[R, 5]: image index, x0, y0, x1, y1.
 
-        Args:
-            input: Tensor[N, C, H, W].
-            rois: Tensor[R, 5]; each the index of its image in the batch and x0, y0, x1, y1.
-
-        Returns:
-            Tensor[R, C, *output_size].
+        Returns Tensor[R, C, *output_size].
         """
         if rois.dim() != 2 or rois.size(1) != 5:
             raise AssertionError(f"rois have the shape [R, 5], got {tuple(rois.shape)}")
@@ -59,16 +54,10 @@ class ROIAlign(nn.Module):
 
 
 def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float) -> Tensor:
-    """Non-maximum suppression within each group.
+    """Return which boxes stay after non-maximum suppression within each group, best first.
 
-    Args:
-        boxes: Tensor[N, 4], x0, y0, x1, y1.
-        scores: Tensor[N].
-        idxs: Tensor[N], the group of each box; boxes of different groups leave each other alone.
-        iou_threshold: a box is dropped where it overlaps a better one by more than this IoU.
-
-    Returns:
-        Tensor[K] of int64: which boxes stay, best score first.
+    Of boxes [N, 4] with the same `idxs` [N], one is dropped where it overlaps a better one, by
+    `scores` [N], by an IoU of more than the threshold.
     """
     # In float32: half precision cannot tell large coordinates apart.
     return torchvision.ops.batched_nms(boxes.float(), scores, idxs, iou_threshold)

@@ -94,13 +94,9 @@ class DefaultAnchorGenerator(nn.Module):
         return torch.tensor([(-w, -h, w, h) for w, h in half_sides])
 
     def forward(self, features: list[Tensor]) -> list[Boxes]:
-        """Make the anchors of every feature map.
+        """Return the Hi * Wi * Ai anchors of each feature map [N, C, Hi, Wi].
 
-        Args:
-            features: the maps, each Tensor[N, C, Hi, Wi].
-
-        Returns:
-            For each map Hi * Wi * Ai boxes: rows vary slowest, then columns, then anchors.
+        Rows vary slowest, then columns, then the anchors of a cell.
         """
         return [
             Boxes(self._level_anchors(feature.shape[-2:], stride, cell_anchors))

@@ -14,11 +14,8 @@ __all__ = ["FastRCNNConvFCHead"]
 class FastRCNNConvFCHead(nn.Sequential):
     """3x3 convolutions, then fully connected layers, each followed by ReLU.
 
-    Args:
-        input_shape: of a box's features: channels, height, width.
-        conv_dims: output channels of the convolutions.
-        fc_dims: output widths of the fully connected layers.
-        conv_norm: norm of the convolutions, which then have no bias; "" for none.
+    Takes the shape (channels, height, width) of a box's features and the layers' output widths;
+    convolutions with a norm have no bias. ValueError without any layer.
     """
 
     def __init__(

@@ -22,11 +22,7 @@ class Box2BoxTransform:
     """The change (dx, dy, dw, dh) from one box to another, as in R-CNN.
 
     dx, dy move the centre by that fraction of the sides; dw, dh are the logarithms of the ratios
-    of the sides. Each is multiplied by its weight.
-
-    Args:
-        weights: of (dx, dy, dw, dh).
-        scale_clamp: upper limit of dw and dh when they are applied.
+    of the sides. Each is multiplied by its weight. `scale_clamp` limits dw and dh from above.
     """
 
     def __init__(
@@ -49,15 +45,7 @@ class Box2BoxTransform:
         return torch.cat((shift, growth), dim=-1) * weights
 
     def apply_deltas(self, deltas: Tensor, boxes: Tensor) -> Tensor:
-        """Change boxes.
-
-        Args:
-            deltas: Tensor[N, K * 4]: K changes of each box, one a class for example.
-            boxes: Tensor[N, 4].
-
-        Returns:
-            Tensor[N, K * 4] of float32.
-        """
+        """Change boxes [N, 4] by deltas [N, K * 4], K for each; return [N, K * 4] of float32."""
         # Half precision would lose pixels.
         deltas = deltas.float().unflatten(1, (deltas.shape[1] // 4, 4))
         center, size = _center_size(boxes.to(deltas.dtype)[:, None])
@@ -84,9 +72,6 @@ def box_regression_loss(
         gt_boxes: Tensor[N, 4], what should come out.
         loss_type: "smooth_l1" on the deltas, or "giou" on the boxes that they give.
         smooth_l1_beta: where smooth L1 turns from quadratic to linear; 0 for plain L1.
-
-    Raises:
-        ValueError: a loss_type that is not known.
     """
     if loss_type == "smooth_l1":
         gt_deltas = transform.get_deltas(src_boxes, gt_boxes)

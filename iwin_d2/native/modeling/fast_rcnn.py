@@ -98,9 +98,7 @@ class FastRCNNOutputLayers(nn.Module):
         input_shape: of a proposal's features, flattened to one vector; or its length.
         box2box_transform: how refinements are encoded.
         num_classes: K, without the background.
-        test_score_thresh: as in `fast_rcnn_inference`.
-        test_nms_thresh: as in `fast_rcnn_inference`.
-        test_topk_per_image: as in `fast_rcnn_inference`.
+        test_score_thresh, test_nms_thresh, test_topk_per_image: see `fast_rcnn_inference`.
         cls_agnostic_bbox_reg: one refinement for all classes instead of one for each.
         smooth_l1_beta: where smooth L1 turns linear; 0 for L1.
         box_reg_loss_type: "smooth_l1" or "giou".
@@ -143,15 +141,7 @@ class FastRCNNOutputLayers(nn.Module):
         self.loss_weight = loss_weight
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Predict for R proposals of all images.
-
-        Args:
-            x: Tensor[R, ...], the features.
-
-        Returns:
-            The logits, Tensor[R, K + 1], background last, and the deltas, Tensor[R, K * 4] or
-            [R, 4].
-        """
+        """Map features [R, ...] to logits [R, K + 1], background last, and deltas [R, 4 (* K)]."""
         x = x.flatten(1)
         return self.cls_score(x), self.bbox_pred(x)
 
@@ -182,15 +172,10 @@ class FastRCNNOutputLayers(nn.Module):
     def box_reg_loss(
         self, proposal_boxes: Tensor, gt_boxes: Tensor, pred_deltas: Tensor, gt_classes: Tensor
     ) -> Tensor:
-        """Return the regression loss: the sum over the foreground, divided by all proposals.
+        """Return the regression loss: the sum over the foreground, divided by all R proposals.
 
         The number of foreground proposals would make each count for more where there are few.
-
-        Args:
-            proposal_boxes: Tensor[R, 4].
-            gt_boxes: Tensor[R, 4].
-            pred_deltas: Tensor[R, K * 4] or [R, 4].
-            gt_classes: Tensor[R], K for background.
+        Boxes are [R, 4], deltas [R, K * 4] or [R, 4], classes [R] with K for background.
         """
         foreground = nonzero_tuple((gt_classes >= 0) & (gt_classes < self.num_classes))[0]
         if pred_deltas.shape[1] == 4:

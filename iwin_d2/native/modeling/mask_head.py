@@ -58,9 +58,7 @@ def _log_mask_stats(logits: Tensor, gt_masks: Tensor) -> None:
 def mask_rcnn_inference(pred_mask_logits: Tensor, pred_instances: list[Instances]) -> None:
     """Set `pred_masks`, Tensor[Ri, 1, M, M] of probabilities, on each image's detections.
 
-    Args:
-        pred_mask_logits: Tensor[R, K, M, M] or [R, 1, M, M] for the R detections of all images.
-        pred_instances: for each image its detections, with `pred_classes`.
+    Takes the logits [R, K, M, M] or [R, 1, M, M] of the R detections of all images.
     """
     if pred_mask_logits.shape[1] > 1:
         classes = cat([instances.pred_classes for instances in pred_instances])
@@ -122,15 +120,10 @@ class MaskRCNNConvUpsampleHead(nn.Sequential):
         return super().forward(x)
 
     def forward(self, x: Tensor, instances: list[Instances]):
-        """Compute the loss in training, else predict.
+        """Return {"loss_mask": ...} in training, else the instances with `pred_masks`.
 
-        Args:
-            x: Tensor[R, C, M, M], the features of the instances of all images.
-            instances: for each image, in training foreground proposals as `mask_rcnn_loss` takes
-                them, else detections as `mask_rcnn_inference` takes them.
-
-        Returns:
-            In training {"loss_mask": ...}; else the instances, with `pred_masks`.
+        Takes the features [R, C, M, M] of all images' instances, which are as `mask_rcnn_loss` and
+        `mask_rcnn_inference` want them.
         """
         logits = self.layers(x)
         if self.training:

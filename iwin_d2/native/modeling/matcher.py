@@ -38,11 +38,7 @@ class Matcher:
         self.allow_low_quality_matches = allow_low_quality_matches
 
     def __call__(self, match_quality_matrix: Tensor) -> tuple[Tensor, Tensor]:
-        """Match.
-
-        Args:
-            match_quality_matrix: Tensor[M, N], the quality (IoU) of M ground truths with N
-                predictions.
+        """Match M ground truths with N predictions by their quality (IoU), Tensor[M, N].
 
         Returns:
             matches: Tensor[N] of int64, the best ground truth of each prediction (0 if M is 0).

@@ -68,14 +68,9 @@ class ROIPooler(nn.Module):
         return level.clamp(self.min_level, self.max_level).long() - self.min_level
 
     def forward(self, x: list[Tensor], box_lists: list[Boxes]) -> Tensor:
-        """Pool.
+        """Pool from the levels, each Tensor[N, C, Hi, Wi], the boxes of each of the N images.
 
-        Args:
-            x: the levels, each Tensor[N, C, Hi, Wi].
-            box_lists: the boxes of each of the N images, in pixels.
-
-        Returns:
-            Tensor[R, C, *output_size] for the R boxes of all images, in their order.
+        Returns Tensor[R, C, *output_size] for the R boxes of all images, in their order.
         """
         if len(x) != len(self.level_poolers):
             raise AssertionError(f"{len(x)} feature maps for {len(self.level_poolers)} scales")

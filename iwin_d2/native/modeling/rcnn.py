@@ -16,14 +16,8 @@ __all__ = ["GeneralizedRCNN"]
 class GeneralizedRCNN(nn.Module):
     """Feature maps, proposals, then per-box predictions.
 
-    Args:
-        backbone: makes feature maps of images.
-        proposal_generator: proposes boxes, as `RPN`.
-        roi_heads: judges them, as `ROIHeads`.
-        pixel_mean: mean of each image channel.
-        pixel_std: standard deviation of each image channel.
-        input_format: what the channels are ("RGB", "BGR"), for those who show the images.
-        vis_period: must be 0; drawing during training is not offered.
+    `pixel_mean` and `pixel_std` normalise each image channel; `input_format` says what the channels
+    are ("RGB", "BGR"); `vis_period` must be 0, drawing during training is not offered.
     """
 
     def __init__(
@@ -91,10 +85,7 @@ class GeneralizedRCNN(nn.Module):
             batched_inputs: as in `forward`.
             detected_instances: for each image `pred_boxes` and `pred_classes` that are already
                 known; only what else the heads predict (masks) is then computed.
-            do_postprocess: give the detections in the original image's size.
-
-        Returns:
-            For each image a dict with "instances"; without post-processing the Instances.
+            do_postprocess: give dicts as `forward` does; else the Instances on the input's size.
         """
         if self.training:
             raise AssertionError("inference is for a model in eval mode")

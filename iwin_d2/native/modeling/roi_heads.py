@@ -56,14 +56,9 @@ def add_ground_truth_to_proposals(
 def select_foreground_proposals(
     proposals: list[Instances], bg_label: int
 ) -> tuple[list[Instances], list[Tensor]]:
-    """Keep the proposals that are matched to an object.
+    """Return each image's proposals that are matched to an object, and the masks that choose them.
 
-    Args:
-        proposals: for each image, with `gt_classes`.
-        bg_label: the class that stands for background.
-
-    Returns:
-        For each image the foreground proposals, and the mask that chooses them.
+    Those are the ones whose `gt_classes` is neither -1 nor `bg_label`.
     """
     masks = [(p.gt_classes != -1) & (p.gt_classes != bg_label) for p in proposals]
     return [p[nonzero_tuple(mask)[0]] for p, mask in zip(proposals, masks)], masks
@@ -99,15 +94,10 @@ class ROIHeads(nn.Module):
     def _sample_proposals(
         self, matched_idxs: Tensor, matched_labels: Tensor, gt_classes: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Draw proposals and say their classes.
+        """Draw proposals; return their indices, foreground first, and classes (K for background).
 
-        Args:
-            matched_idxs: Tensor[N], the ground truth that each proposal is matched with.
-            matched_labels: Tensor[N], 1 foreground, 0 background, -1 ignored.
-            gt_classes: Tensor[M].
-
-        Returns:
-            The indices drawn, foreground first, and their classes (K for background).
+        Takes the match of each proposal, its label (1 foreground, 0 background, -1 ignored), and
+        the classes of the ground truth.
         """
         if gt_classes.numel() > 0:
             classes = gt_classes[matched_idxs]
@@ -174,12 +164,6 @@ class ROIHeads(nn.Module):
     ) -> tuple[list[Instances], dict[str, Tensor]]:
         """Turn proposals into detections, or in training into losses.
 
-        Args:
-            images: the batch.
-            features: feature maps by name.
-            proposals: for each image, with `proposal_boxes`.
-            targets: in training, the ground truth of each image.
-
         Returns:
             For each image the detections (in training the sampled proposals), and the losses by
             name ({} outside training).
@@ -190,15 +174,8 @@ class ROIHeads(nn.Module):
 class StandardROIHeads(ROIHeads):
     """A box head and optionally a mask head, each with its own pooler.
 
-    Args:
-        box_in_features: names of the feature maps for the boxes.
-        box_pooler: cuts boxes out of them.
-        box_head: makes a vector of a box's features.
-        box_predictor: predicts class and refinement from it, as `FastRCNNOutputLayers`.
-        mask_in_features: names of the feature maps for the masks; None for no masks.
-        mask_pooler: cuts boxes out of them.
-        mask_head: predicts masks, as `MaskRCNNConvUpsampleHead`.
-        **kwargs: as `ROIHeads`.
+    `box_predictor` is as `FastRCNNOutputLayers`, `mask_head` as `MaskRCNNConvUpsampleHead`; without
+    `mask_in_features` there are no masks. Further arguments as for `ROIHeads`.
     """
 
     def __init__(
@@ -247,12 +224,7 @@ class StandardROIHeads(ROIHeads):
     ) -> list[Instances]:
         """Predict the masks of boxes that are already there.
 
-        Args:
-            features: feature maps by name.
-            instances: for each image, with `pred_boxes` and `pred_classes`.
-
-        Returns:
-            The instances, with `pred_masks` where there is a mask head.
+        Takes for each image `pred_boxes` and `pred_classes`; adds `pred_masks` if there is a head.
         """
         if self.training:
             raise AssertionError("boxes can be given only outside training")

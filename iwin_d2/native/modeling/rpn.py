@@ -19,13 +19,8 @@ __all__ = ["RPN", "StandardRPNHead"]
 class StandardRPNHead(nn.Module):
     """3x3 convolutions, then for each anchor one objectness logit and one box change.
 
-    The same weights serve every feature map.
-
-    Args:
-        in_channels: channels of the feature maps.
-        num_anchors: anchors per cell.
-        box_dim: numbers per box.
-        conv_dims: output channels of the convolutions; -1 for as many as come in.
+    The same weights serve every feature map. `conv_dims` are the convolutions' output channels, -1
+    for as many as come in; ValueError for others that are not positive.
     """
 
     def __init__(
@@ -59,12 +54,7 @@ class StandardRPNHead(nn.Module):
                 nn.init.zeros_(layer.bias)
 
     def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Predict on every feature map Tensor[N, C, Hi, Wi].
-
-        Returns:
-            For each map the logits, Tensor[N, A, Hi, Wi], and the deltas,
-            Tensor[N, A * box_dim, Hi, Wi].
-        """
+        """Map maps [N, C, Hi, Wi] to logits [N, A, Hi, Wi] and deltas [N, A * 4, Hi, Wi]."""
         hidden = [self.conv(x) for x in features]
         return [self.objectness_logits(t) for t in hidden], [self.anchor_deltas(t) for t in hidden]
 
@@ -75,7 +65,7 @@ class RPN(nn.Module):
     Args:
         in_features: names of the feature maps to use.
         head: predicts logits and deltas, as `StandardRPNHead`.
-        anchor_generator: makes anchors, as `DefaultAnchorGenerator`.
+        anchor_generator: as `DefaultAnchorGenerator`.
         anchor_matcher: labels anchors by their IoU with the ground truth.
         box2box_transform: how deltas are encoded.
         batch_size_per_image: anchors per image that the loss is computed on.
@@ -177,11 +167,7 @@ class RPN(nn.Module):
     def label_and_sample_anchors(
         self, anchors: list[Boxes], gt_instances: list[Instances]
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """Label the anchors of every image.
-
-        Args:
-            anchors: of each feature map; R in all.
-            gt_instances: for each image its `gt_boxes`.
+        """Label the R anchors of all feature maps for every image.
 
         Returns:
             For each image the labels, Tensor[R] of int8 (-1 not used, 0 background, 1 object), and
@@ -213,7 +199,7 @@ class RPN(nn.Module):
         """Return the weighted losses, per sampled anchor.
 
         Args:
-            anchors: of each of the L feature maps, Ri boxes; R in all.
+            anchors: of each feature map, Ri boxes; R in all.
             pred_objectness_logits: for each map Tensor[N, Ri].
             gt_labels: for each of the N images Tensor[R], as `label_and_sample_anchors` returns.
             pred_anchor_deltas: for each map Tensor[N, Ri, 4].
@@ -255,16 +241,9 @@ class RPN(nn.Module):
         pred_anchor_deltas: list[Tensor],
         image_sizes: list[tuple[int, int]],
     ) -> list[Instances]:
-        """Return for each image the best proposals, best first.
+        """Return for each image the best proposals, best first; arguments as in `losses`.
 
-        Args:
-            anchors: of each feature map, Ri boxes.
-            pred_objectness_logits: for each map Tensor[N, Ri].
-            pred_anchor_deltas: for each map Tensor[N, Ri, 4].
-            image_sizes: of each image.
-
-        Raises:
-            FloatingPointError: in training, if predictions are infinite or NaN.
+        Raises FloatingPointError, in training, if predictions are infinite or NaN.
         """
         boxes, scores, levels = [], [], []
         per_level = zip(anchors, pred_objectness_logits, pred_anchor_deltas)

@@ -13,14 +13,8 @@ def subsample_labels(
 ) -> tuple[Tensor, Tensor]:
     """Draw at random positives up to a share of the samples, and negatives for the rest.
 
-    Args:
-        labels: Tensor[N] of int: -1 is ignored, `bg_label` negative, everything else positive.
-        num_samples: how many to draw; fewer where there are not enough.
-        positive_fraction: the largest share of positives.
-        bg_label: the label of negatives.
-
-    Returns:
-        The indices of the positives and of the negatives drawn.
+    `labels` [N] are -1 for ignored, `bg_label` for negative, everything else is positive. Returns
+    the indices of the positives and of the negatives drawn, fewer where there are not enough.
     """
     positive = nonzero_tuple((labels != -1) & (labels != bg_label))[0]
     negative = nonzero_tuple(labels == bg_label)[0]

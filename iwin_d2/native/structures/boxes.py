@@ -21,19 +21,10 @@ class BoxMode(IntEnum):
 
     @staticmethod
     def convert(box, from_mode: "BoxMode", to_mode: "BoxMode"):
-        """Rewrite boxes from one mode into the other.
+        """Rewrite a box (list, tuple) or boxes (array or tensor [..., 4]) in the type given.
 
-        Args:
-            box: one box as a list or tuple of 4 numbers, or an array or tensor [..., 4].
-            from_mode: what they are written in, XYXY_ABS or XYWH_ABS.
-            to_mode: what to write them in, one of the same.
-
-        Returns:
-            The boxes in `to_mode`, in the type they came in. The input is left as it is.
-
-        Raises:
-            ValueError: a list or tuple that is not of length 4.
-            NotImplementedError: a relative mode; it would need the image's size.
+        The input is left as it is. ValueError for a list of another length than 4;
+        NotImplementedError for relative modes, which would need the image's size.
         """
         if from_mode == to_mode:
             return box
@@ -56,9 +47,6 @@ class Boxes:
     """N boxes as one float32 tensor [N, 4], each (x0, y0, x1, y1) in pixels.
 
     Behaves like a tensor along its first dimension: indexing, length, iteration, devices.
-
-    Args:
-        tensor: the boxes, Tensor[N, 4] or what torch makes one of. Empty input gives N = 0.
     """
 
     def __init__(self, tensor: Tensor):

@@ -26,11 +26,9 @@ def _padded_size(
 
 
 class ImageList:
-    """A batch of images, padded at the right and the bottom to one size.
+    """A batch of images, padded at the right and the bottom: Tensor[N, ..., H, W].
 
-    Args:
-        tensor: the padded images, Tensor[N, ..., H, W].
-        image_sizes: the (height, width) of each image before padding.
+    `image_sizes` are the (height, width) of each before padding.
     """
 
     def __init__(self, tensor: Tensor, image_sizes: list[tuple[int, int]]):
@@ -61,15 +59,11 @@ class ImageList:
         pad_value: float = 0.0,
         padding_constraints: Mapping[str, int] | None = None,
     ) -> "ImageList":
-        """Pad images to a common size and stack them.
+        """Pad images, each Tensor[..., Hi, Wi], with `pad_value` to a common size and stack them.
 
-        Args:
-            tensors: the images, each Tensor[..., Hi, Wi] with the same leading dimensions.
-            size_divisibility: if more than 1, the padded sides are multiples of it.
-            pad_value: what the padding holds.
-            padding_constraints: optional, as `Backbone.padding_constraints` gives them:
-                "size_divisibility" replaces the argument of that name where it is present;
-                "square_size", if more than 0, pads to a square of at least that side.
+        The sides become multiples of `size_divisibility`, if that is more than 1. Of the optional
+        `padding_constraints`, as `Backbone.padding_constraints` gives them, "size_divisibility"
+        replaces the argument, and "square_size", if more than 0, is the least side of a square.
         """
         if len(tensors) == 0:
             raise AssertionError("cannot make a batch of no images")

@@ -14,15 +14,9 @@ __all__ = ["BitMasks", "PolygonMasks", "polygons_to_bitmask"]
 
 
 def polygons_to_bitmask(polygons: Sequence[np.ndarray], height: int, width: int) -> np.ndarray:
-    """Rasterise one instance's polygons, by COCO's rules.
+    """Rasterise one instance's polygons (x0, y0, x1, y1, ...) by COCO's rules.
 
-    Args:
-        polygons: the parts of the instance, each an array (x0, y0, x1, y1, ...) in pixels.
-        height: rows of the result.
-        width: columns of the result.
-
-    Returns:
-        bool array [height, width]: the union of the parts; all False when there are none.
+    Returns a bool array [height, width], the union of the parts; all False when there are none.
     """
     if len(polygons) == 0:
         return np.zeros((height, width), dtype=bool)
@@ -31,11 +25,7 @@ def polygons_to_bitmask(polygons: Sequence[np.ndarray], height: int, width: int)
 
 
 class BitMasks:
-    """N masks, each a bitmap of the whole image.
-
-    Args:
-        tensor: Tensor[N, H, W] of bool, or what torch makes one of.
-    """
+    """N masks, each a bitmap of the whole image: Tensor[N, H, W] of bool."""
 
     def __init__(self, tensor: Tensor | np.ndarray):
         tensor = torch.as_tensor(tensor).to(torch.bool)
@@ -89,14 +79,9 @@ class BitMasks:
         return BitMasks(torch.from_numpy(masks))
 
     def crop_and_resize(self, boxes: Tensor, mask_size: int) -> Tensor:
-        """Cut each mask to its box and resize it.
+        """Cut each mask to its box, Tensor[N, 4] in pixels of the image, and resize it.
 
-        Args:
-            boxes: Tensor[N, 4], one box a mask, in pixels of the image.
-            mask_size: side of the result.
-
-        Returns:
-            Tensor[N, mask_size, mask_size] of bool, on the device of the masks.
+        Returns Tensor[N, mask_size, mask_size] of bool, on the device of the masks.
         """
         if len(boxes) != len(self):
             raise AssertionError(f"{len(boxes)} boxes for {len(self)} masks")
@@ -107,10 +92,7 @@ class BitMasks:
         return cells[:, 0] >= 0.5
 
     def get_bounding_boxes(self) -> Boxes:
-        """Return the tight boxes; the right and lower edges lie behind the last pixel set.
-
-        An empty mask has the box (0, 0, 0, 0).
-        """
+        """Return the tight boxes, right and lower edge behind the last pixel; 0 for empty masks."""
         boxes = torch.zeros(len(self), 4, device=self.device)
         filled = self.nonempty()
         if filled.any():
@@ -125,14 +107,9 @@ class BitMasks:
 
 
 class PolygonMasks:
-    """N masks, each a list of polygons.
+    """N masks, each a list of polygons: arrays (x0, y0, x1, y1, ...) in pixels of 3 points or more.
 
-    Args:
-        polygons: the instances; each a list of arrays (x0, y0, x1, y1, ...) in pixels, of at least
-            three points.
-
-    Raises:
-        ValueError: what was given is not such a list of lists.
+    ValueError where what was given is not such a list of lists.
     """
 
     def __init__(self, polygons: list[list[Tensor | np.ndarray]]):
@@ -178,14 +155,9 @@ class PolygonMasks:
         return torch.tensor(areas, dtype=torch.float64).float()
 
     def crop_and_resize(self, boxes: Tensor, mask_size: int) -> Tensor:
-        """Rasterise each instance inside its box.
+        """Rasterise each instance inside its box, Tensor[N, 4] in pixels of the image.
 
-        Args:
-            boxes: Tensor[N, 4], one box an instance, in pixels of the image.
-            mask_size: side of the result.
-
-        Returns:
-            Tensor[N, mask_size, mask_size] of bool, on the device of `boxes`.
+        Returns Tensor[N, mask_size, mask_size] of bool, on the device of `boxes`.
         """
         if len(boxes) != len(self):
             raise AssertionError(f"{len(boxes)} boxes for {len(self)} masks")
