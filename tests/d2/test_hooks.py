@@ -126,8 +126,9 @@ def test_callbacks_get_the_trainer():
 
 
 def test_state_of_trainer_and_hooks():
-    scheduler = torch.optim.lr_scheduler.StepLR(Trainer().optimizer, step_size=3)
-    trainer = run(Trainer(), [hooks.LRScheduler(scheduler=scheduler)], end=4)
+    trainer = Trainer()
+    scheduler = torch.optim.lr_scheduler.StepLR(trainer.optimizer, step_size=3)
+    run(trainer, [hooks.LRScheduler(scheduler=scheduler)], end=4)
     state = trainer.state_dict()
     assert state["iteration"] == 4
     assert state["hooks"]["LRScheduler"]["last_epoch"] == 4
