@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from omegaconf import OmegaConf
 
 from iwin_d2.d2.layers import ROIAlign, ShapeSpec
 from iwin_d2.d2.modeling import (
@@ -444,3 +445,18 @@ def test_standard_heads_train_and_test(masks):
         again = heads.forward_with_given_boxes(features, given)
     if masks:
         assert torch.allclose(again[0].pred_masks, detections[0].pred_masks, atol=1e-6)
+
+
+def test_arguments_may_come_from_a_config():
+    # Lazy configs hand over omegaconf's own lists and dicts.
+    config = OmegaConf.create({"weights": [10.0, 10.0, 5.0, 5.0], "loss": {"loss_cls": 2.0}})
+    predictor = make_predictor(
+        box2box_transform=Box2BoxTransform(config.weights), loss_weight=config.loss
+    )
+    proposals = labelled_proposals()
+    predictions = torch.randn(7, 4), torch.randn(7, 12)
+    with EventStorage():
+        weighted = predictor.losses(predictions, proposals)
+        plain = make_predictor().losses(predictions, proposals)
+    assert torch.allclose(weighted["loss_cls"], 2 * plain["loss_cls"])
+    assert torch.allclose(weighted["loss_box_reg"], plain["loss_box_reg"])

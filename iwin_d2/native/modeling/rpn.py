@@ -113,7 +113,7 @@ class RPN(nn.Module):
         self.nms_thresh = nms_thresh
         self.min_box_size = float(min_box_size)
         self.anchor_boundary_thresh = anchor_boundary_thresh
-        if not isinstance(loss_weight, dict):
+        if isinstance(loss_weight, (int, float)):
             loss_weight = {"loss_rpn_cls": loss_weight, "loss_rpn_loc": loss_weight}
         self.loss_weight = loss_weight
         self.box_reg_loss_type = box_reg_loss_type
