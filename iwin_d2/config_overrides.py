@@ -59,9 +59,9 @@ def apply_overrides(cfg: DictConfig, overrides: Iterable[str]) -> DictConfig:
 def parse_value(text: str) -> Any:
     """Read an override's value.
 
-    Python literals (`1e-4`, `'text'`, `[1, 2]`, `None`, `{'a': 1}`), `null`, `true`, `false`, `inf`,
-    `nan`, and lists and mappings with bare words (`[res2, res3]`, `{name: value}`) are understood;
-    everything else is a string as it stands, interpolations such as `${..num_classes}` among them.
+    Understood are Python literals (`1e-4`, `'text'`, `[1, 2]`, `None`, `{'a': 1}`), `null`, `true`,
+    `false`, `inf`, `nan`, and lists and mappings of bare words (`[res2, res3]`, `{name: value}`).
+    All else is a string as it stands, interpolations such as `${..num_classes}` among them.
 
     Raises:
         ConfigError: a list or mapping that is not closed or otherwise broken.
@@ -144,11 +144,10 @@ def _set_here(
         if not known:
             raise _unknown_key(cfg, path, len(path) - 1, override)
         key = path[-1]
-    elif isinstance(value, dict) and not OmegaConf.is_interpolation(node, key):
-        if isinstance(node[key], DictConfig):
-            for name, item in value.items():
-                _set(cfg, [*path, str(name)], item, adding, override)
-            return
+    elif isinstance(value, dict) and isinstance(node._get_node(key), DictConfig):
+        for name, item in value.items():
+            _set(cfg, [*path, str(name)], item, adding, override)
+        return
     try:
         node[key] = value
     except Exception as error:
@@ -184,7 +183,7 @@ def _unknown_key(cfg: DictConfig, path: list[str], depth: int, override: str) ->
     if not near:
         every = list(_dotted_keys(cfg))
         near = [other for other in every if other.rpartition(".")[2] == path[-1]][:3]
-        near = near or difflib.get_close_matches(key, every, n=2)
+        near = near or difflib.get_close_matches(key, every, n=2, cutoff=0.8)
     if isinstance(node, ListConfig):
         hint = f" {'.'.join(parent)} is a list of {len(node)}: its items are numbered from 0."
     elif near:
@@ -214,13 +213,13 @@ def _dotted_keys(cfg: DictConfig | ListConfig, prefix: str = "") -> Iterator[str
         full = f"{prefix}{key}"
         yield full
         child = cfg._get_node(key)
-        if isinstance(child, (DictConfig, ListConfig)) and not child._is_interpolation():
-            if not child._is_none() and not child._is_missing():
-                yield from _dotted_keys(child, full + ".")
+        special = child._is_none() or child._is_missing() or child._is_interpolation()
+        if isinstance(child, (DictConfig, ListConfig)) and not special:
+            yield from _dotted_keys(child, full + ".")
 
 
 def _parameters(target: Any) -> dict[str, inspect.Parameter] | None:
-    """Return the parameters of a callable, or of what its dotted name stands for; None if unknown."""
+    """Return the parameters of a callable or of what a name stands for; None if unknown."""
     try:
         if isinstance(target, str):
             target = locate(target)

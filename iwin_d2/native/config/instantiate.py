@@ -11,7 +11,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from ...config_overrides import did_you_mean, locate, parameter_names
 from ...errors import ConfigError, UserError
 
-__all__ = ["instantiate"]
+__all__ = ["display_name", "instantiate"]
 
 _TARGET = "_target_"
 
@@ -79,16 +79,20 @@ def _value(cfg: Any, key: Any, path: str) -> Any:
     try:
         return cfg[key]
     except MissingMandatoryValue as error:
-        raise ConfigError(f"config: {_join(path, key)} has no value yet (???): set it.") from error
+        raise ConfigError(
+            f"config, at {_join(path, key)}: this has no value yet (???): set it."
+        ) from error
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0]
-        raise ConfigError(f"config: {_join(path, key)} cannot be resolved: {reason}") from error
+        raise ConfigError(
+            f"config, at {_join(path, key)}: this cannot be resolved: {reason}"
+        ) from error
 
 
 def _call(target: Any, arguments: dict[str, Any], path: str) -> Any:
     """Call the target, after checking that it takes these arguments."""
-    name = target if isinstance(target, str) else _display_name(target)
-    where = f"config: {path or 'the config'}"
+    name = target if isinstance(target, str) else display_name(target)
+    where = f"config, at {path}" if path else "config"
     if isinstance(target, str):
         try:
             target = locate(target)
@@ -130,7 +134,8 @@ def _check_arguments(target: Callable, arguments: dict[str, Any], name: str, whe
         raise ConfigError(f"{where}: {name} cannot be called so: {error}.") from error
 
 
-def _display_name(target: Any) -> str:
+def display_name(target: Any) -> str:
+    """Name a target in messages."""
     if hasattr(target, "__qualname__"):
         return f"{target.__module__}.{target.__qualname__}"
     return repr(target)

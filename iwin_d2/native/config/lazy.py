@@ -10,7 +10,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from ...config_overrides import apply_overrides
 from ...errors import ConfigError
-from .instantiate import _display_name
+from .instantiate import display_name
 from .python_file import execute, to_config
 from .yaml_file import load_yaml, save_yaml, target_name
 
@@ -34,8 +34,8 @@ class LazyCall:
 
     def __call__(self, **kwargs: Any) -> DictConfig:
         target = self._target
-        if isinstance(target, type) and dataclasses.is_dataclass(target):
-            # omegaconf would take the class for a schema.
+        # omegaconf refuses containers as values, and takes dataclasses for schemas.
+        if dataclasses.is_dataclass(target) or any(target is t for t in (dict, list, tuple)):
             target = target_name(target) or target
         return DictConfig({**kwargs, "_target_": target}, flags={"allow_objects": True})
 
@@ -107,9 +107,8 @@ class LazyConfig:
 
     @staticmethod
     def to_py(cfg: DictConfig, prefix: str = "cfg.") -> str:
-        """Write a config as Python-like lines, for people to read and compare."""
-        lines: list[str] = []
-        _assignments(OmegaConf.to_container(cfg, resolve=False), prefix, lines)
+        """Write a config as Python-like lines, one a value, for people to read and compare."""
+        lines = _assignments(OmegaConf.to_container(cfg, resolve=False), prefix.rstrip("."))
         return "\n".join(lines) + "\n"
 
 
@@ -123,32 +122,10 @@ def _get(names: Mapping, key: str, filename: str) -> Any:
     return to_config(names[key])
 
 
-def _assignments(mapping: dict, prefix: str, lines: list[str]) -> None:
-    """Write one line for each value of a mapping; plain mappings below it in full."""
-    for key, value in mapping.items():
-        if isinstance(value, dict) and value and "_target_" not in value:
-            _assignments(value, f"{prefix}{key}.", lines)
-        else:
-            lines.append(f"{prefix}{key} = {_expression(value, 0)}")
-
-
-def _expression(value: Any, depth: int) -> str:
-    """Write a value as Python, one argument or item a line where it does not fit in one."""
-    if isinstance(value, dict):
-        target = value.get("_target_", dict)
-        name = "dict" if target is dict else target if isinstance(target, str) else None
-        name = name or (_expression(target, depth) if isinstance(target, dict) else None)
-        name = name or _display_name(target)
-        arguments = [(k, v) for k, v in value.items() if k != "_target_"]
-        items = [f"{k}={_expression(v, depth + 1)}" for k, v in arguments]
-        opening, closing = f"{name}(", ")"
-    elif isinstance(value, (list, tuple)):
-        items = [_expression(item, depth + 1) for item in value]
-        opening, closing = "[", "]"
-    else:
-        return _display_name(value) if callable(value) else repr(value)
-    line = opening + ", ".join(items) + closing
-    if len(line) + 4 * depth <= 80 and "\n" not in line:
-        return line
-    indent = "\n" + "    " * (depth + 1)
-    return opening + "".join(f"{indent}{item}," for item in items) + "\n" + "    " * depth + closing
+def _assignments(value: Any, path: str) -> list[str]:
+    """Write one line for each value at any depth."""
+    if isinstance(value, dict) and value:
+        return [line for key in value for line in _assignments(value[key], f"{path}.{key}")]
+    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        return [line for i in range(len(value)) for line in _assignments(value[i], f"{path}[{i}]")]
+    return [f"{path} = {display_name(value) if callable(value) else repr(value)}"]
