@@ -152,7 +152,7 @@ def test_lazy_call_refuses_what_cannot_be_called():
 
 
 def test_instantiate_is_recursive():
-    cfg = L(Recorder)(x=L(Recorder)(x=1), items=[L(Recorder)(x=2), 3, dict(a=4)])
+    cfg = L(Recorder)(x=L(Recorder)(x=1), items=[L(Recorder)(x=2), 3, {"a": 4}])
     made = instantiate(cfg)
     assert isinstance(made.x, Recorder) and made.x.x == 1
     assert made.items[0].x == 2 and made.items[1] == 3 and made.items[2]["a"] == 4
@@ -161,7 +161,7 @@ def test_instantiate_is_recursive():
 
 @native_only
 def test_lists_are_lists_and_mappings_with_calls_dicts():
-    made = instantiate(L(Recorder)(x=dict(a=L(Recorder)(x=1)), items=[1, [2]]))
+    made = instantiate(L(Recorder)(x={"a": L(Recorder)(x=1)}, items=[1, [2]]))
     assert type(made.x) is dict and made.x["a"].x == 1
     assert type(made.items) is list and type(made.items[1]) is list
     assert [r.x for r in instantiate([L(Recorder)(x=1), L(Recorder)(x=2)])] == [1, 2]
@@ -220,11 +220,11 @@ def test_objects_can_be_put_into_a_config():
 @pytest.mark.parametrize(
     "call, message",
     [
-        (dict(z=1), r"config, at a\.b: .*Recorder takes no argument 'z'"),
-        (dict(x=1, itms=1), r"takes no argument 'itms'\. Did you mean items\?"),
-        (dict(y=1), r"Recorder needs the argument 'x'"),
-        (dict(x="???"), r"a\.b\.x: this has no value yet"),
-        (dict(x="${nowhere}"), r"a\.b\.x: this cannot be resolved: .*nowhere"),
+        ({"z": 1}, r"config, at a\.b: .*Recorder takes no argument 'z'"),
+        ({"x": 1, "itms": 1}, r"takes no argument 'itms'\. Did you mean items\?"),
+        ({"y": 1}, r"Recorder needs the argument 'x'"),
+        ({"x": "???"}, r"a\.b\.x: this has no value yet"),
+        ({"x": "${nowhere}"}, r"a\.b\.x: this cannot be resolved: .*nowhere"),
     ],
 )
 def test_wrong_arguments_name_the_place(call, message):

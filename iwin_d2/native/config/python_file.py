@@ -88,9 +88,7 @@ def _relative_import(
     """Execute the config file that a `from ..name import x` in `importer` means."""
     shown = "." * level + name
     if not name:
-        raise ConfigError(
-            f"{where}: from a folder, import a file's names: from {shown}file import x"
-        )
+        raise ConfigError(f"{where}: name the file to import from: from {shown}file import x")
     # Only now absolute: a path in messages stays as it was given.
     folder = importer.absolute().parent
     for _ in range(level - 1):
