@@ -279,12 +279,6 @@ def test_inference_feeds_evaluators_and_puts_the_mode_back():
     assert results == {"a": {"sum": 9}, "b": {"sum": 9}}
     assert model.training
     assert inference_on_dataset(model, loader, None) == {}
-    calls = []
-    names = ("on_start", "before_inference", "after_inference", "on_end")
-    callbacks = {name: lambda name=name: calls.append(name) for name in names}
-    inference_on_dataset(model.eval(), loader, Counter("a"), callbacks=callbacks)
-    assert calls == [names[0], names[1], names[2], names[1], names[2], names[3]]
-    assert not model.training
 
 
 def test_evaluators_of_the_same_name_clash():

@@ -129,16 +129,6 @@ def test_colours_by_instance_or_by_class():
     ]
 
 
-def test_grey_where_no_mask_is():
-    colourful = blank()
-    colourful[..., 0] = 250
-    visualizer = Visualizer(colourful, METADATA, instance_mode=ColorMode.IMAGE_BW)
-    image = visualizer.draw_instance_predictions(predictions()).get_image()
-    outside = image[45:, 55:]
-    assert (outside == outside[..., :1]).all()
-    assert image[30, 30, 0] != image[30, 30, 1]
-
-
 def test_annotations_of_a_record():
     record = {
         "annotations": [

@@ -6,20 +6,17 @@ if USE_DETECTRON2:
     from detectron2.utils.logger import (
         create_small_table,
         log_every_n_seconds,
-        log_first_n,
         setup_logger,
     )
 else:
     from ...native.utils.logger import (
         create_small_table,
         log_every_n_seconds,
-        log_first_n,
         setup_logger,
     )
 
 __all__ = [
     "create_small_table",
     "log_every_n_seconds",
-    "log_first_n",
     "setup_logger",
 ]

@@ -17,16 +17,6 @@ from ..utils import comm
 from ..utils.events import EventWriter
 from .train_loop import HookBase
 
-__all__ = [
-    "BestCheckpointer",
-    "CallbackHook",
-    "EvalHook",
-    "IterationTimer",
-    "LRScheduler",
-    "PeriodicCheckpointer",
-    "PeriodicWriter",
-]
-
 logger = logging.getLogger(__name__)
 
 

@@ -2,11 +2,11 @@
 
 import datetime
 import logging
-import time
 from collections import OrderedDict
 from contextlib import ExitStack, contextmanager
 
 import torch
+from fvcore.common.timer import Timer
 from torch import nn
 
 from ..utils import comm
@@ -61,7 +61,7 @@ class DatasetEvaluators(DatasetEvaluator):
 
 
 def inference_on_dataset(
-    model, data_loader, evaluator: DatasetEvaluator | list[DatasetEvaluator] | None, callbacks=None
+    model, data_loader, evaluator: DatasetEvaluator | list[DatasetEvaluator] | None
 ):
     """Run the model over the loader and return the evaluator's results, {} where it has none.
 
@@ -69,86 +69,49 @@ def inference_on_dataset(
         model: called with each batch, in eval mode if it is a module (its mode is put back).
         data_loader: with a length; yields lists of dicts.
         evaluator: one, several, or None just to measure the speed.
-        callbacks: optional functions by name: on_start, before_inference, after_inference,
-            on_end.
     """
     total = len(data_loader)
     logger.info("Start inference on %d batches", total)
     if not isinstance(evaluator, DatasetEvaluator):
         evaluator = DatasetEvaluators(evaluator or [])
     evaluator.reset()
-    call = {**dict.fromkeys(_CALLBACKS, lambda: None), **(callbacks or {})}
-    times = _Times(total)
+    warmup = min(5, total - 1)
+    timer, seconds, counted = Timer(), dict.fromkeys(("data", "inference", "eval"), 0.0), 0
+
+    def time_of(part):
+        if counted > 0:
+            seconds[part] += timer.seconds()
+        timer.reset()
+
     with ExitStack() as stack:
         if isinstance(model, nn.Module):
             stack.enter_context(inference_context(model))
         stack.enter_context(torch.no_grad())
-        call["on_start"]()
-        times.start_batches()
         for index, inputs in enumerate(data_loader):
-            times.add("data", index)
-            call["before_inference"]()
+            counted = max(index + 1 - warmup, 0)
+            time_of("data")
             outputs = model(inputs)
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
-            call["after_inference"]()
-            times.add("inference", index)
+            time_of("inference")
             evaluator.process(inputs, outputs)
-            times.add("eval", index)
-            times.log(index)
-        call["on_end"]()
-    times.log_total()
+            time_of("eval")
+            if counted > warmup:
+                _log_progress(index + 1, total, {k: v / counted for k, v in seconds.items()})
+    if counted:
+        pace = seconds["inference"] / counted
+        logger.info("Pure inference: %.4f s/iter on %d processes", pace, comm.get_world_size())
     results = evaluator.evaluate()
     return {} if results is None else results
 
 
-_CALLBACKS = ("on_start", "before_inference", "after_inference", "on_end")
-
-
-class _Times:
-    """Where the time of an inference run goes; the first batches are warm-up."""
-
-    def __init__(self, total: int):
-        self.total = total
-        self.warmup = min(5, total - 1)
-        self.seconds = {"data": 0.0, "inference": 0.0, "eval": 0.0}
-        self.batches = 0
-        self.start = time.perf_counter()
-
-    def start_batches(self) -> None:
-        self.last = time.perf_counter()
-
-    def add(self, name: str, index: int) -> None:
-        """Count the time since the last call for `name`."""
-        now = time.perf_counter()
-        if index >= self.warmup:
-            self.seconds[name] += now - self.last
-            self.batches = index + 1 - self.warmup
-        self.last = now
-
-    def log(self, index: int) -> None:
-        if index < self.warmup * 2 or self.batches == 0:
-            return
-        data, inference, evaluation = (value / self.batches for value in self.seconds.values())
-        each = data + inference + evaluation
-        eta = datetime.timedelta(seconds=int(each * (self.total - index - 1)))
-        log_every_n_seconds(
-            logging.INFO,
-            f"Inference done {index + 1}/{self.total}. Dataloading: {data:.4f} s/iter. "
-            f"Inference: {inference:.4f} s/iter. Eval: {evaluation:.4f} s/iter. "
-            f"Total: {each:.4f} s/iter. ETA={eta}",
-            n=5,
-            name=__name__,
-        )
-
-    def log_total(self) -> None:
-        seconds = time.perf_counter() - self.start
-        logger.info("Total inference time: %s", datetime.timedelta(seconds=int(seconds)))
-        if self.batches:
-            logger.info(
-                "Pure inference: %.4f s/iter on %d processes",
-                *(self.seconds["inference"] / self.batches, comm.get_world_size()),
-            )
+def _log_progress(done: int, total: int, seconds: dict[str, float]) -> None:
+    each = sum(seconds.values())
+    eta = datetime.timedelta(seconds=int(each * (total - done)))
+    parts = ". ".join(f"{part}: {value:.4f} s/iter" for part, value in seconds.items())
+    log_every_n_seconds(
+        logging.INFO, f"Inference done {done}/{total}. {parts}. ETA={eta}", n=5, name=__name__
+    )
 
 
 @contextmanager

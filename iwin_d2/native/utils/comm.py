@@ -9,20 +9,6 @@ import torch.distributed as dist
 
 _local_process_group = None
 
-__all__ = [
-    "all_gather",
-    "create_local_process_group",
-    "gather",
-    "get_local_rank",
-    "get_local_size",
-    "get_rank",
-    "get_world_size",
-    "is_main_process",
-    "reduce_dict",
-    "shared_random_seed",
-    "synchronize",
-]
-
 
 def _running() -> bool:
     return dist.is_available() and dist.is_initialized()
@@ -64,15 +50,6 @@ def get_local_rank() -> int:
     return dist.get_rank(group=_local_process_group)
 
 
-def get_local_size() -> int:
-    """The number of processes on this machine."""
-    if not _running():
-        return 1
-    if _local_process_group is None:
-        raise RuntimeError("Start the processes with launch(): the local process group is not set.")
-    return dist.get_world_size(group=_local_process_group)
-
-
 def is_main_process() -> bool:
     """Whether this is the process that writes files and logs."""
     return get_rank() == 0
@@ -99,10 +76,7 @@ def all_gather(data: Any, group=None) -> list[Any]:
     if get_world_size() == 1:
         return [data]
     group = _object_group() if group is None else group
-    world_size = dist.get_world_size(group)
-    if world_size == 1:
-        return [data]
-    output = [None] * world_size
+    output = [None] * dist.get_world_size(group)
     dist.all_gather_object(output, data, group=group)
     return output
 
@@ -112,15 +86,10 @@ def gather(data: Any, dst: int = 0, group=None) -> list[Any]:
     if get_world_size() == 1:
         return [data]
     group = _object_group() if group is None else group
-    world_size = dist.get_world_size(group)
-    if world_size == 1:
-        return [data]
-    if dist.get_rank(group) != dst:
-        dist.gather_object(data, None, dst=dst, group=group)
-        return []
-    output = [None] * world_size
+    receives = dist.get_rank(group) == dst
+    output = [None] * dist.get_world_size(group) if receives else None
     dist.gather_object(data, output, dst=dst, group=group)
-    return output
+    return output or []
 
 
 def shared_random_seed() -> int:

@@ -13,16 +13,6 @@ from fvcore.common.history_buffer import HistoryBuffer
 
 from .file_io import PathManager
 
-__all__ = [
-    "CommonMetricPrinter",
-    "EventStorage",
-    "EventWriter",
-    "JSONWriter",
-    "TensorboardXWriter",
-    "get_event_storage",
-    "has_event_storage",
-]
-
 _storages: list["EventStorage"] = []
 
 
@@ -39,7 +29,7 @@ def has_event_storage() -> bool:
 
 
 class EventStorage:
-    """Histories of named scalars, and the images to be written, of a training run.
+    """Histories of named scalars of a training run.
 
     Used as a context manager; code anywhere below reaches it by `get_event_storage()`.
     """
@@ -50,7 +40,6 @@ class EventStorage:
         self._latest: dict[str, tuple[float, int]] = {}
         self._iter = start_iter
         self._prefix = ""
-        self._images: list[tuple] = []
 
     def put_scalar(self, name, value, smoothing_hint=True, cur_iter=None) -> None:
         """Record a number for this iteration.
@@ -73,10 +62,6 @@ class EventStorage:
         """Record several numbers, by their keywords."""
         for name, value in kwargs.items():
             self.put_scalar(name, value, smoothing_hint=smoothing_hint, cur_iter=cur_iter)
-
-    def put_image(self, img_name, img_tensor) -> None:
-        """Record an image, 3 x H x W, uint8 in 0..255 or float in 0..1 (RGB)."""
-        self._images.append((img_name, img_tensor, self._iter))
 
     def history(self, name) -> HistoryBuffer:
         """All values of one scalar. Raises KeyError for a name never put."""
@@ -139,10 +124,6 @@ class EventStorage:
         finally:
             self._prefix = outer
 
-    def clear_images(self) -> None:
-        """Forget the images, once written."""
-        self._images = []
-
 
 class EventWriter:
     """Puts what the current EventStorage holds somewhere; PeriodicWriter calls it."""
@@ -182,7 +163,7 @@ class JSONWriter(EventWriter):
 
 
 class TensorboardXWriter(EventWriter):
-    """Writes scalars and images into a TensorBoard folder."""
+    """Writes scalars into a TensorBoard folder."""
 
     def __init__(self, log_dir: str, window_size: int = 20, **kwargs):
         self._window_size = window_size
@@ -205,9 +186,6 @@ class TensorboardXWriter(EventWriter):
                 self._writer.add_scalar(name, value, it)
                 newest = max(newest, it)
         self._last_write = newest
-        for name, image, it in storage._images:
-            self._writer.add_image(name, image, it)
-        storage.clear_images()
 
     def close(self) -> None:
         """Close the file, if anything was ever written."""

@@ -10,7 +10,7 @@ from termcolor import colored
 
 from .file_io import PathManager
 
-__all__ = ["create_small_table", "log_every_n_seconds", "log_first_n", "setup_logger"]
+__all__ = ["create_small_table", "log_every_n_seconds", "setup_logger"]
 
 
 class _Formatter(logging.Formatter):
@@ -28,14 +28,10 @@ class _Formatter(logging.Formatter):
         line = super().formatMessage(record)
         if record.levelno < logging.WARNING:
             return line
-        level = "WARNING" if record.levelno == logging.WARNING else "ERROR"
-        if self._color:
-            color = "yellow" if level == "WARNING" else "red"
-            level = colored(level, color, attrs=["blink"] if level == "WARNING" else ["underline"])
-        return f"{level} {line}"
+        level = record.levelname
+        return f"{colored(level, 'red') if self._color else level} {line}"
 
 
-@functools.lru_cache  # so that calling it twice does not log every line twice
 def setup_logger(
     output: str | None = None,
     distributed_rank: int = 0,
@@ -45,6 +41,8 @@ def setup_logger(
     abbrev_name: str | None = None,
 ) -> logging.Logger:
     """Make the loggers below `name` write to the console (main process) and to a file.
+
+    What an earlier call set up for `name` is replaced, so no line is logged twice.
 
     Args:
         output: a folder, which gets `log.txt`, or a file name ending in .txt or .log; None for
@@ -88,32 +86,15 @@ def setup_logger(
 
 
 _last_logged: dict[tuple, float] = {}
-_times_logged: dict[tuple, int] = {}
-
-
-def _caller() -> tuple[tuple, str]:
-    """The place (file, line) and module name of whoever called the logging helper."""
-    frame = sys._getframe(2)
-    return (frame.f_code.co_filename, frame.f_lineno), frame.f_globals["__name__"]
-
-
-def log_first_n(lvl: int, msg: str, n: int = 1, *, name: str | None = None, key="caller") -> None:
-    """Log the first n times only, counted by place in the code or (key="message") by message."""
-    place, module = _caller()
-    if key == "message":
-        place = (msg,)
-    _times_logged[place] = _times_logged.get(place, 0) + 1
-    if _times_logged[place] <= n:
-        logging.getLogger(name or module).log(lvl, msg)
 
 
 def log_every_n_seconds(lvl: int, msg: str, n: float = 1, *, name: str | None = None) -> None:
     """Log at most once in n seconds from the same place in the code."""
-    place, module = _caller()
-    now = time.monotonic()
+    frame = sys._getframe(1)
+    place, now = (frame.f_code.co_filename, frame.f_lineno), time.monotonic()
     if now - _last_logged.get(place, -float("inf")) >= n:
         _last_logged[place] = now
-        logging.getLogger(name or module).log(lvl, msg)
+        logging.getLogger(name or frame.f_globals["__name__"]).log(lvl, msg)
 
 
 def create_small_table(small_dict: dict[str, float]) -> str:

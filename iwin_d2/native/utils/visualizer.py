@@ -27,8 +27,6 @@ class ColorMode(Enum):
     """A colour of its own for every instance."""
     SEGMENTATION = 1
     """One colour for each class."""
-    IMAGE_BW = 2
-    """As IMAGE, and what no mask covers in shades of grey."""
 
 
 class VisImage:
@@ -102,8 +100,6 @@ class Visualizer:
         scores, classes, masks = get("scores"), get("pred_classes"), get("pred_masks")
         classes = None if classes is None else classes.tolist()
         labels = self._labels(classes, None if scores is None else scores.tolist())
-        if self._instance_mode == ColorMode.IMAGE_BW:
-            self._grey_out(masks)
         return self.overlay_instances(
             boxes=get("pred_boxes"),
             masks=masks,
@@ -151,19 +147,12 @@ class Visualizer:
         """
         boxes = None if boxes is None else _box_array(boxes)
         masks = None if masks is None else self._mask_list(masks)
-        if boxes is None and masks is not None:
-            boxes = np.array([_mask_box(mask) for mask in masks]).reshape(-1, 4)
-            show_boxes = False
-        else:
-            show_boxes = True
-        count = 0 if boxes is None else len(boxes)
+        show_boxes = boxes is not None
+        if boxes is None:
+            boxes = _box_array([_mask_box(mask) for mask in masks or []])
         if assigned_colors is None:
-            assigned_colors = [_palette(index) for index in range(count)]
-        if count:
-            areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
-            order = np.argsort(-areas, kind="stable")
-        else:
-            order = []
+            assigned_colors = [_palette(index) for index in range(len(boxes))]
+        order = np.argsort(-np.prod(boxes[:, 2:] - boxes[:, :2], axis=1), kind="stable")
         for i in order:
             if masks is not None:
                 self.draw_binary_mask(masks[i], color=assigned_colors[i], alpha=alpha)
@@ -300,14 +289,6 @@ class Visualizer:
         if colors:
             return [[value / 255 for value in colors[c]] for c in classes]
         return [_palette(c) for c in classes]
-
-    def _grey_out(self, masks) -> None:
-        """Turn what no mask covers into shades of grey."""
-        grey = np.repeat(self.img.mean(axis=2, keepdims=True), 3, axis=2)
-        if masks is not None and len(masks):
-            covered = np.any(self._mask_list(masks), axis=0)
-            grey[covered] = self.img[covered]
-        self.output = VisImage(grey, self.output.scale)
 
     def _mask_list(self, masks) -> list[np.ndarray]:
         """Binary masks of the image's size out of all forms that masks come in."""
