@@ -1,6 +1,7 @@
 """The environment report says what a bug report needs, also when something is broken."""
 
 import builtins
+import re
 import subprocess
 import sys
 
@@ -13,7 +14,8 @@ def test_report_as_a_command():
     result = subprocess.run(
         [sys.executable, "-m", "iwin_d2"], capture_output=True, text=True, check=True
     )
-    assert f"torch  {torch.__version__.split('+')[0]}" in " ".join(result.stdout.split("  "))
+    version = re.escape(torch.__version__.split("+")[0])
+    assert re.search(rf"^torch +{version}$", result.stdout, re.MULTILINE)
     for name in ("framework", "operator interleaved_window_attention", "CUDA", "IWIN_D2_FRAMEWORK"):
         assert name in result.stdout
 

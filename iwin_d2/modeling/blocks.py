@@ -3,6 +3,7 @@
 Parameter names are the published checkpoints' own.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
@@ -103,9 +104,12 @@ class PatchEmbed(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map Tensor[B, in_chans, H, W] to Tensor[B, ceil(H / patch), ceil(W / patch), C]."""
-        rows, columns = (-side % self.patch_size for side in images.shape[-2:])
-        x = self.proj(F.pad(images, (0, columns, 0, rows)))
-        return self.norm(x.permute(0, 2, 3, 1))
+        height, width = images.shape[-2:]
+        # Padding by one less than a patch gives the same patches as padding to the next multiple;
+        # while tracing it keeps symbolic sizes simple, and a branch would pin them down.
+        if torch.compiler.is_compiling() or height % self.patch_size or width % self.patch_size:
+            images = F.pad(images, (0, self.patch_size - 1, 0, self.patch_size - 1))
+        return self.norm(self.proj(images).permute(0, 2, 3, 1))
 
 
 class Downsample(nn.Module):
@@ -118,7 +122,7 @@ class Downsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map Tensor[B, H, W, C] to Tensor[B, ceil(H / 2), ceil(W / 2), 2 * C]."""
-        # Zeros to an even size, and one row and one column more for the 3x3 window.
-        rows, columns = (side % 2 + 1 for side in x.shape[1:3])
-        x = F.pad(self.norm(x).permute(0, 3, 1, 2), (0, columns, 0, rows))
+        # Published: zeros to an even size, then one more row and column. Two more of each give the
+        # same windows: on an even side the convolution never reaches the last one.
+        x = F.pad(self.norm(x).permute(0, 3, 1, 2), (0, 2, 0, 2))
         return self.conv(x).permute(0, 2, 3, 1)

@@ -93,7 +93,7 @@ class IwinTransformer(Backbone):
             raise ValueError(f"use_checkpoint must be a bool or four of them, got {use_checkpoint}")
 
         self.patch_embed = PatchEmbed(patch_size, in_chans, embed_dim)
-        drop_paths = torch.linspace(0, drop_path_rate, sum(depths)).split(list(depths))
+        rates = iter(drop_path_rate * i / max(sum(depths) - 1, 1) for i in range(sum(depths)))
         self.out_features = tuple(name for name in STAGE_NAMES if name in out_features)
         # What lies behind the last map that is asked for is not built: parameters that no output
         # uses would be errors under DistributedDataParallel.
@@ -102,8 +102,10 @@ class IwinTransformer(Backbone):
         for index in range(last + 1):
             dim = embed_dim * 2**index
             blocks = [
-                IwinBlock(dim, num_heads[index], window_size, mlp_ratio, rate, depthwise=index < 3)
-                for rate in drop_paths[index].tolist()
+                IwinBlock(
+                    dim, num_heads[index], window_size, mlp_ratio, next(rates), depthwise=index < 3
+                )
+                for _ in range(depths[index])
             ]
             downsample = Downsample(dim) if index < last else None
             self.layers.append(Stage(blocks, downsample, checkpoints[index]))

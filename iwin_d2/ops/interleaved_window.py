@@ -10,9 +10,10 @@ frame.
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
-from . import reference
+from . import reference, symbolic
 
 __all__ = [
     "interleaved_window_attention",
@@ -119,7 +120,8 @@ def interleaved_window_attention(
             f"got shape {_shape(pad_qkv)}"
         )
     frames = qkv if qkv.dim() == 5 else qkv.unsqueeze(1)
-    out = reference.attention(frames, num_heads, window, pad_qkv, scale)
+    backend = symbolic if torch.compiler.is_exporting() else reference
+    out = backend.attention(frames, num_heads, window, pad_qkv, scale)
     return out if qkv.dim() == 5 else out.squeeze(1)
 
 

@@ -13,7 +13,8 @@ __all__ = ["attention", "group_counts", "merge", "partition"]
 
 def group_counts(size: tuple[int, int], window: tuple[int, int]) -> tuple[int, int]:
     """Return (Gh, Gw), the windows of a map of `size` (H, W) along each side."""
-    return tuple((side + m - 1) // m for side, m in zip(size, window))
+    # The ceiling written so that symbolic sizes of all stages stay of the form (H - 1) // k + 1.
+    return tuple((side - 1) // m + 1 for side, m in zip(size, window))
 
 
 def partition(x: Tensor, window: tuple[int, int], pad_value: Tensor | None = None) -> Tensor:

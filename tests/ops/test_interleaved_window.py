@@ -9,6 +9,8 @@ from iwin_d2.ops import (
     interleaved_window_attention,
     interleaved_window_merge,
     interleaved_window_partition,
+    reference,
+    symbolic,
 )
 
 SIZES = [(14, 14), (13, 20), (3, 5), (1, 1), (7, 29), (22, 7)]
@@ -90,6 +92,16 @@ def test_attention_on_clips_holds_all_frames(frames):
     out = interleaved_window_attention(qkv, 2, 3, torch.ones(24), scale=0.3)
     slow = slow_attention(qkv, 2, (3, 3), torch.ones(24), scale=0.3)
     torch.testing.assert_close(out, slow, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("window", [(7, 7), (3, 4)])
+@pytest.mark.parametrize("frames", [1, 2])
+def test_indexing_for_the_exporter_equals_strided_views(size, window, frames):
+    qkv = torch.randn(2, frames, *size, 3 * 12)
+    for pad in (None, torch.randn(36)):
+        expected = reference.attention(qkv, 3, window, pad, None)
+        torch.testing.assert_close(symbolic.attention(qkv, 3, window, pad, None), expected)
 
 
 def test_windows_larger_than_the_map_are_padded_not_shrunk():
