@@ -39,8 +39,7 @@ def edit(json_file, change) -> None:
     Path(json_file).write_text(json.dumps(data))
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize(("workers", "train"), [(1, True), (0, False)])
 def test_a_truncated_image_ends_the_loading_with_one_sentence(shapes, workers, train):
     dataset = records(shapes.train_json, shapes.train_images)
     for path in Path(shapes.train_images).iterdir():
