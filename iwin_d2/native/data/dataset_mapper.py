@@ -111,4 +111,4 @@ def _to_tensor(image: np.ndarray) -> torch.Tensor:
     """Return an image [H, W, C] as a tensor [C, H, W], by a single copy."""
     if image.ndim == 2:
         image = image[:, :, None]
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+    return torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C"))
