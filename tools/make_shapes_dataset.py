@@ -8,13 +8,15 @@ import argparse
 import sys
 
 from iwin_d2.data.shapes import generate_shapes_dataset
-from iwin_d2.errors import UserError
+from iwin_d2.engine.cli import run_tool
 
 
-def main() -> int:
-    """Parse the command line, generate, print where everything lies."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("root", help="the folder to create")
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("root", metavar="DIR", help="the folder to create")
     parser.add_argument("--num-train", type=int, default=300, help="training images")
     parser.add_argument("--num-val", type=int, default=60, help="held-out images")
     parser.add_argument(
@@ -27,18 +29,22 @@ def main() -> int:
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--force", action="store_true", help="replace an earlier data set")
-    args = parser.parse_args()
-    try:
-        paths = generate_shapes_dataset(
-            args.root, args.num_train, args.num_val, tuple(args.image_size), args.seed, args.force
-        )
-    except UserError as error:
-        print(f"error: {error.sentence}", file=sys.stderr)
-        return 1
-    print(f"training images:    {paths.train_images}  annotations: {paths.train_json}")
-    print(f"held-out images:    {paths.val_images}  annotations: {paths.val_json}")
-    return 0
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Generate, and print where everything lies.
+
+    Raises:
+        UserError: for everything that the person can put right.
+    """
+    args = parse_args(argv)
+    paths = generate_shapes_dataset(
+        args.root, args.num_train, args.num_val, tuple(args.image_size), args.seed, args.force
+    )
+    print(f"training: {paths.train_json}, images in {paths.train_images}")
+    print(f"held out: {paths.val_json}, images in {paths.val_images}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_tool(main))
