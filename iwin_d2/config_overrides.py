@@ -167,7 +167,9 @@ def _accepts(node: DictConfig, name: str) -> bool:
         parameter.VAR_POSITIONAL,
     ):
         return True
-    return any(p.kind == p.VAR_KEYWORD for p in parameters.values())
+    # Of one that takes any name, those are allowed that are not likely to be misspelt.
+    takes_any = any(p.kind == p.VAR_KEYWORD for p in parameters.values())
+    return takes_any and not difflib.get_close_matches(name, _names(node), cutoff=0.7)
 
 
 def _unknown_key(cfg: DictConfig, path: list[str], depth: int, override: str) -> ConfigError:

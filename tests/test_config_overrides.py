@@ -108,8 +108,11 @@ def test_a_target_given_by_name_is_looked_up():
 
 
 def test_a_target_that_takes_everything_takes_a_new_name():
-    cfg = OmegaConf.create({"x": L(open_ended)(a=1)}, flags={"allow_objects": True})
+    cfg = OmegaConf.create({"x": L(open_ended)(num_workers=1)}, flags={"allow_objects": True})
     assert apply_overrides(cfg, ["x.b=2"]).x.b == 2
+    with pytest.raises(ConfigError, match=r"Did you mean x\.num_workers"):
+        apply_overrides(cfg, ["x.num_worker=2"])
+    assert apply_overrides(cfg, ["+x.num_worker=2"]).x.num_worker == 2
 
 
 @pytest.mark.parametrize(

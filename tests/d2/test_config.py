@@ -173,6 +173,8 @@ def test_what_is_no_call_is_returned_as_it_is():
     assert instantiate(5) == 5 and instantiate(None) is None
     plain = OmegaConf.create({"a": {"b": 1}})
     assert instantiate(plain) is plain
+    unset = OmegaConf.create({"a": {"b": "???"}})
+    assert instantiate(unset) is unset
 
 
 def test_targets_by_name_and_as_calls():

@@ -63,7 +63,7 @@ def test_metadata_keep_their_values(name):
     copy["x"] = 1
     assert metadata.get("x") is None
     with pytest.raises(AttributeError, match="number"):
-        metadata.nmber
+        _ = metadata.nmber
     MetadataCatalog.remove(name)
     assert name not in MetadataCatalog.list()
 

@@ -2,10 +2,10 @@
 
 import inspect
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from ...config_overrides import did_you_mean, locate, parameter_names
@@ -54,24 +54,21 @@ def _instantiate(cfg: Any, path: str) -> Any:
     return _call(target, arguments, path)
 
 
-def _has_call(cfg: Mapping, path: str) -> bool:
-    """Tell whether there is a `_target_` in the mapping or anywhere below it."""
-    if isinstance(cfg, DictConfig) and (cfg._is_none() or cfg._is_missing()):
+def _has_call(cfg: Any, path: str) -> bool:
+    """Tell whether there is a `_target_` in a mapping or list, or anywhere below it."""
+    is_config = isinstance(cfg, (DictConfig, ListConfig))
+    if is_config and (cfg._is_none() or cfg._is_missing()):
         return False
-    if _TARGET in cfg:
-        return True
-    return any(_contains_call(_value(cfg, key, path), _join(path, key)) for key in cfg)
-
-
-def _contains_call(value: Any, path: str) -> bool:
-    if isinstance(value, (DictConfig, dict)):
-        return _has_call(value, path)
-    if isinstance(value, ListConfig) and (value._is_none() or value._is_missing()):
+    if isinstance(cfg, (DictConfig, dict)):
+        if _TARGET in cfg:
+            return True
+        keys = list(cfg)
+    elif isinstance(cfg, (ListConfig, list)):
+        keys = list(range(len(cfg)))
+    else:
         return False
-    if isinstance(value, (ListConfig, list)):
-        items = range(len(value))
-        return any(_contains_call(_value(value, i, path), _join(path, i)) for i in items)
-    return False
+    keys = [key for key in keys if not (is_config and OmegaConf.is_missing(cfg, key))]
+    return any(_has_call(_value(cfg, key, path), _join(path, key)) for key in keys)
 
 
 def _value(cfg: Any, key: Any, path: str) -> Any:

@@ -1,33 +1,8 @@
-"""Data sets, augmentations and loaders."""
+"""Data sets, augmentations and loaders. The door lists all names."""
+# ruff: noqa: F401, F403
 
 from . import datasets, detection_utils, samplers, transforms
-from .build import (
-    build_batch_data_loader,
-    build_detection_test_loader,
-    build_detection_train_loader,
-    get_detection_dataset_dicts,
-    print_instances_class_histogram,
-)
-from .catalog import DatasetCatalog, Metadata, MetadataCatalog
-from .common import AspectRatioGroupedDataset, DatasetFromList, MapDataset, ToIterableDataset
+from .build import *
+from .catalog import *
+from .common import *
 from .dataset_mapper import DatasetMapper
-
-__all__ = [
-    "AspectRatioGroupedDataset",
-    "DatasetCatalog",
-    "DatasetFromList",
-    "DatasetMapper",
-    "MapDataset",
-    "Metadata",
-    "MetadataCatalog",
-    "ToIterableDataset",
-    "build_batch_data_loader",
-    "build_detection_test_loader",
-    "build_detection_train_loader",
-    "datasets",
-    "detection_utils",
-    "get_detection_dataset_dicts",
-    "print_instances_class_histogram",
-    "samplers",
-    "transforms",
-]

@@ -63,14 +63,10 @@ def print_instances_class_histogram(dataset_dicts: list[dict], class_names: Sequ
             f"annotations have the category id {outside[0]}, but there are {len(class_names)} "
             "classes: category ids of records run from 0 to classes - 1."
         )
-    cells = [(name, counts[number]) for number, name in enumerate(class_names)]
-    cells.append(("total", sum(counts.values())))
-    columns = 6
-    flat = list(itertools.chain(*cells))
-    rows = [flat[i : i + columns] for i in range(0, len(flat), columns)]
-    table = tabulate(
-        rows, headers=["category", "#instances"] * (columns // 2), tablefmt="pipe", numalign="left"
-    )
+    cells = [cell for number, name in enumerate(class_names) for cell in (name, counts[number])]
+    cells += ["total", sum(counts.values())]
+    rows = [cells[i : i + 6] for i in range(0, len(cells), 6)]
+    table = tabulate(rows, headers=["category", "#instances"] * 3, tablefmt="pipe", numalign="left")
     _logger.info("Distribution of instances among all %d categories:\n%s", len(class_names), table)
 
 
@@ -157,46 +153,45 @@ def build_batch_data_loader(
             and height.
         num_workers: processes that load, for each process that trains.
         collate_fn: makes a batch of a list; None leaves the list.
-        drop_last, prefetch_factor, persistent_workers, pin_memory: as for torch's DataLoader.
+        drop_last: as for torch's DataLoader.
+        prefetch_factor: as for torch's DataLoader.
+        persistent_workers: as for torch's DataLoader.
+        pin_memory: as for torch's DataLoader.
         seed: of the workers' random numbers.
 
     Returns:
         What can be iterated over to get batches.
     """
-    world_size = comm.get_world_size()
-    if total_batch_size <= 0 or total_batch_size % world_size != 0:
+    batch_size, rest = divmod(total_batch_size, comm.get_world_size())
+    if batch_size <= 0 or rest:
         raise AssertionError(
-            f"a total batch size of {total_batch_size} does not divide by {world_size} processes"
+            f"{total_batch_size} images a batch do not divide by {comm.get_world_size()} processes"
         )
-    batch_size = total_batch_size // world_size
-    if isinstance(dataset, IterableDataset):
-        if sampler is not None:
-            raise AssertionError("a dataset that can only be iterated over takes no sampler")
-    else:
+    if not isinstance(dataset, IterableDataset):
         dataset = ToIterableDataset(dataset, sampler, shard_chunk_size=batch_size)
-    generator = None if seed is None else torch.Generator().manual_seed(seed)
-    common = {
-        "num_workers": num_workers,
-        "worker_init_fn": worker_init_reset_seed,
-        "prefetch_factor": prefetch_factor,
-        "persistent_workers": persistent_workers,
-        "pin_memory": pin_memory,
-        "generator": generator,
-    }
+    elif sampler is not None:
+        raise AssertionError("a dataset that can only be iterated over takes no sampler")
     if aspect_ratio_grouping:
-        # Single items here, for they are grouped into batches only behind the workers.
-        loader = DataLoader(
-            dataset, batch_size=1, collate_fn=operator.itemgetter(0), drop_last=False, **common
-        )
-        grouped = AspectRatioGroupedDataset(loader, batch_size)
-        return grouped if collate_fn is None else MapDataset(grouped, collate_fn)
-    return DataLoader(
+        # The workers give single items, which are grouped into batches only behind them.
+        collate, drop_last = operator.itemgetter(0), False
+    else:
+        collate = collate_fn or trivial_batch_collator
+    loader = DataLoader(
         dataset,
-        batch_size=batch_size,
+        batch_size=1 if aspect_ratio_grouping else batch_size,
         drop_last=drop_last,
-        collate_fn=trivial_batch_collator if collate_fn is None else collate_fn,
-        **common,
+        num_workers=num_workers,
+        collate_fn=collate,
+        worker_init_fn=worker_init_reset_seed,
+        prefetch_factor=prefetch_factor,
+        persistent_workers=persistent_workers,
+        pin_memory=pin_memory,
+        generator=None if seed is None else torch.Generator().manual_seed(seed),
     )
+    if not aspect_ratio_grouping:
+        return loader
+    grouped = AspectRatioGroupedDataset(loader, batch_size)
+    return grouped if collate_fn is None else MapDataset(grouped, collate_fn)
 
 
 def build_detection_train_loader(
@@ -208,16 +203,17 @@ def build_detection_train_loader(
     aspect_ratio_grouping: bool = True,
     num_workers: int = 0,
     collate_fn: Callable[[list], Any] | None = None,
-    **kwargs: Any,
+    drop_last: bool = True,
+    prefetch_factor: int | None = None,
+    persistent_workers: bool = False,
+    pin_memory: bool = False,
+    seed: int | None = None,
 ) -> Any:
     """Build the endless loader of a training.
 
-    Args:
-        dataset: records, or a data set of them.
-        mapper: turns a record into the model's input; None leaves it.
-        sampler: the order of the records; None shuffles them (TrainingSampler).
-        total_batch_size, aspect_ratio_grouping, num_workers, collate_fn, **kwargs: as for
-            `build_batch_data_loader`.
+    `dataset` is records, or a data set of them; `mapper` turns a record into the model's input, or
+    is None; without a sampler a TrainingSampler shuffles the records. The other arguments are those
+    of `build_batch_data_loader`.
 
     Returns:
         What can be iterated over to get batches, lists of what the mapper returns.
@@ -225,12 +221,7 @@ def build_detection_train_loader(
     Raises:
         DataError: there are no records.
     """
-    if isinstance(dataset, list):
-        if not dataset:
-            raise DataError("the training set is empty: there is no image to train on.")
-        dataset = DatasetFromList(dataset, copy=False)
-    if mapper is not None:
-        dataset = MapDataset(dataset, mapper)
+    dataset = _mapped(dataset, mapper, "training set is empty: there is no image to train on.")
     if sampler is None and not isinstance(dataset, IterableDataset):
         sampler = TrainingSampler(len(dataset))
     return build_batch_data_loader(
@@ -240,7 +231,11 @@ def build_detection_train_loader(
         aspect_ratio_grouping=aspect_ratio_grouping,
         num_workers=num_workers,
         collate_fn=collate_fn,
-        **kwargs,
+        drop_last=drop_last,
+        prefetch_factor=prefetch_factor,
+        persistent_workers=persistent_workers,
+        pin_memory=pin_memory,
+        seed=seed,
     )
 
 
@@ -266,12 +261,7 @@ def build_detection_test_loader(
     Raises:
         DataError: there are no records.
     """
-    if isinstance(dataset, list):
-        if not dataset:
-            raise DataError("the test set is empty: there is no image to evaluate on.")
-        dataset = DatasetFromList(dataset, copy=False)
-    if mapper is not None:
-        dataset = MapDataset(dataset, mapper)
+    dataset = _mapped(dataset, mapper, "test set is empty: there is no image to evaluate on.")
     if sampler is None and not isinstance(dataset, IterableDataset):
         sampler = InferenceSampler(len(dataset))
     return DataLoader(
@@ -280,8 +270,16 @@ def build_detection_test_loader(
         sampler=sampler,
         drop_last=False,
         num_workers=num_workers,
-        collate_fn=trivial_batch_collator if collate_fn is None else collate_fn,
+        collate_fn=collate_fn or trivial_batch_collator,
     )
+
+
+def _mapped(dataset: list | Dataset, mapper: Callable | None, complaint: str) -> Dataset:
+    if isinstance(dataset, list):
+        if not dataset:
+            raise DataError(f"the {complaint}")
+        dataset = DatasetFromList(dataset, copy=False)
+    return dataset if mapper is None else MapDataset(dataset, mapper)
 
 
 def trivial_batch_collator(batch: list) -> list:

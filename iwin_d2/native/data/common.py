@@ -25,72 +25,66 @@ class DatasetFromList(Dataset):
     """
 
     def __init__(self, lst: list, copy: bool = True, serialize: bool = True):
-        self._copy = copy
-        self._serialize = serialize
-        if not serialize:
-            self._lst = lst
-            return
-        pickled = [pickle.dumps(item, protocol=-1) for item in lst]
-        # Tensors, since torch hands those to processes that do not fork without a copy, too.
-        self._ends = torch.from_numpy(np.cumsum([len(item) for item in pickled], dtype=np.int64))
-        self._lst = torch.frombuffer(bytearray(b"".join(pickled) or b"\0"), dtype=torch.uint8)
+        self._lst, self._copy, self._serialize = lst, copy, serialize
+        if serialize:
+            pickled = [pickle.dumps(item, protocol=-1) for item in lst]
+            # Tensors: torch hands those without a copy to processes that do not fork, too.
+            self._ends = torch.tensor(np.cumsum([0] + [len(item) for item in pickled]))
+            self._lst = torch.from_numpy(np.frombuffer(bytearray(b"".join(pickled)), np.uint8))
 
     def __len__(self) -> int:
-        return len(self._ends if self._serialize else self._lst)
+        return len(self._ends) - 1 if self._serialize else len(self._lst)
 
     def __getitem__(self, index: int) -> Any:
         if not self._serialize:
             item = self._lst[index]
             return pickle.loads(pickle.dumps(item, protocol=-1)) if self._copy else item
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"item {index} of {len(self)}")
-        index %= len(self)
-        start = int(self._ends[index - 1]) if index else 0
-        return pickle.loads(memoryview(self._lst[start : int(self._ends[index])].numpy()))
+        index = range(len(self))[index]  # counts negative ones from the end, refuses those outside
+        start, end = self._ends[index : index + 2].tolist()
+        return pickle.loads(memoryview(self._lst[start:end].numpy()))
 
 
 class MapDataset(Dataset):
     """A function applied to each item of a data set.
 
     Args:
-        dataset: a Dataset, an IterableDataset or anything that can be iterated over.
+        dataset: a Dataset, or anything that can be iterated over.
         map_func: the function. Where it returns None, another item is taken at random, or, of what
             can only be iterated over, the next one.
     """
 
     def __new__(cls, dataset: Any, map_func: Callable) -> Dataset:
-        if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__getitem__"):
+        if isinstance(dataset, IterableDataset):
             return _MapIterableDataset(dataset, map_func)
         return super().__new__(cls)
+
+    def __getnewargs__(self) -> tuple:
+        return self._dataset, self._map_func
 
     def __init__(self, dataset: Dataset, map_func: Callable):
         self._dataset = dataset
         self._map_func = map_func
-        self._fallbacks = set(range(len(dataset)))
         self._random = random.Random(42)
-
-    def __getnewargs__(self) -> tuple:
-        return self._dataset, self._map_func
 
     def __len__(self) -> int:
         return len(self._dataset)
 
     def __getitem__(self, index: int) -> Any:
-        failures, current = 0, int(index)
-        while True:
+        untried = None
+        current = int(index)
+        for failures in itertools.count(1):
             data = self._map_func(self._dataset[current])
             if data is not None:
-                self._fallbacks.add(current)
                 return data
-            failures += 1
-            self._fallbacks.discard(current)
-            if not self._fallbacks:
+            untried = set(range(len(self))) if untried is None else untried
+            untried.discard(current)
+            if not untried:
                 raise RuntimeError("the mapper returned None for every item of the data set")
-            if failures >= 3:
+            if failures == 3:
                 logging.getLogger(__name__).warning(
                     "The mapper returned None %d times in a row, first for item %d", failures, index
                 )
-            current = self._random.choice(sorted(self._fallbacks))
+            current = self._random.choice(sorted(untried))
 
 
 class _MapIterableDataset(IterableDataset):
@@ -104,9 +98,7 @@ class _MapIterableDataset(IterableDataset):
         return len(self._dataset)
 
     def __iter__(self) -> Iterator:
-        for item in map(self._map_func, self._dataset):
-            if item is not None:
-                yield item
+        return (item for item in map(self._map_func, self._dataset) if item is not None)
 
 
 class ToIterableDataset(IterableDataset):
@@ -135,25 +127,11 @@ class ToIterableDataset(IterableDataset):
         return len(self.sampler)
 
     def __iter__(self) -> Iterator:
-        worker = get_worker_info()
-        if not self.shard_sampler or worker is None:
-            indices: Iterable[int] = iter(self.sampler)
-        else:
-            indices = _every_nth_chunk(
-                self.sampler, self.shard_chunk_size, worker.id, worker.num_workers
-            )
-        for index in indices:
-            yield self.dataset[index]
-
-
-def _every_nth_chunk(sampler: Iterable[int], size: int, first: int, n: int) -> Iterator[int]:
-    indices = iter(sampler)
-    for number in itertools.count():
-        chunk = list(itertools.islice(indices, size))
-        if not chunk:
-            return
-        if number % n == first:
-            yield from chunk
+        worker = get_worker_info() if self.shard_sampler else None
+        for number, index in enumerate(self.sampler):
+            chunk = number // self.shard_chunk_size
+            if worker is None or chunk % worker.num_workers == worker.id:
+                yield self.dataset[index]
 
 
 class AspectRatioGroupedDataset(IterableDataset):
@@ -169,12 +147,10 @@ class AspectRatioGroupedDataset(IterableDataset):
         self.batch_size = batch_size
 
     def __iter__(self) -> Iterator[list[dict]]:
-        waiting: tuple[list, list] = ([], [])
+        groups: dict[bool, list[dict]] = {True: [], False: []}
         for item in self.dataset:
-            group = waiting[0 if item["width"] > item["height"] else 1]
-            group.append(item)
-            if len(group) == self.batch_size:
-                batch = group[:]
-                # First, since whoever gets the batch may never come back.
-                group.clear()
+            lying = item["width"] > item["height"]
+            groups[lying].append(item)
+            if len(groups[lying]) == self.batch_size:
+                batch, groups[lying] = groups[lying], []
                 yield batch

@@ -86,9 +86,9 @@ def check_image_size(dataset_dict: dict, image: np.ndarray) -> None:
     expected = (dataset_dict.get("width", width), dataset_dict.get("height", height))
     if expected != (width, height):
         raise SizeMismatchError(
-            f"image {dataset_dict.get('file_name', '')} is {width} x {height} pixels, but its record "
-            f"says {expected[0]} x {expected[1]} (width x height): correct the record, or check "
-            "that the image has not been resized or rotated."
+            f"image {dataset_dict.get('file_name', '')} is {width} x {height} pixels (width x "
+            f"height), but its record says {expected[0]} x {expected[1]}: correct the record, or "
+            "check that the image has not been resized or rotated."
         )
     dataset_dict["width"], dataset_dict["height"] = width, height
 
@@ -137,7 +137,7 @@ def _transform_segmentation(
         return [p.reshape(-1) for p in transforms.apply_polygons(polygons)]
     if isinstance(segmentation, dict):
         mask = transforms.apply_segmentation(mask_util.decode(segmentation))
-        if tuple(mask.shape[:2]) != tuple(image_size):
+        if mask.shape[:2] != tuple(image_size):
             raise AssertionError(f"a mask of {mask.shape[:2]} on an image of {image_size}")
         return mask
     raise ValueError(
@@ -238,6 +238,6 @@ def check_metadata_consistency(key: str, dataset_names: Sequence[str]) -> None:
         other = MetadataCatalog.get(name).get(key)
         if other != first:
             raise ValueError(
-                f"data sets {dataset_names[0]!r} and {name!r} differ in {key}: {first} and {other}; "
-                "only data sets of the same classes can be joined."
+                f"data sets {dataset_names[0]!r} and {name!r} cannot be joined, for they differ in "
+                f"{key}: {first} and {other}."
             )

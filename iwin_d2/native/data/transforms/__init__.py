@@ -1,7 +1,8 @@
 """Augmentations (random choices) and the transforms (deterministic) that they give.
 
-The base of transforms, and most of them, are fvcore's.
+The base of transforms, and most of them, are fvcore's. The door lists all names.
 """
+# ruff: noqa: F401, F403
 
 from fvcore.transforms.transform import (
     BlendTransform,
@@ -13,42 +14,6 @@ from fvcore.transforms.transform import (
     VFlipTransform,
 )
 
-from .augmentation import AugInput, Augmentation, AugmentationList
-from .augmentation_impl import (
-    FixedSizeCrop,
-    RandomApply,
-    RandomBrightness,
-    RandomContrast,
-    RandomCrop,
-    RandomFlip,
-    RandomSaturation,
-    Resize,
-    ResizeScale,
-    ResizeShortestEdge,
-)
-from .transform import CropTransform, ResizeTransform
-
-__all__ = [
-    "AugInput",
-    "Augmentation",
-    "AugmentationList",
-    "BlendTransform",
-    "CropTransform",
-    "FixedSizeCrop",
-    "HFlipTransform",
-    "NoOpTransform",
-    "PadTransform",
-    "RandomApply",
-    "RandomBrightness",
-    "RandomContrast",
-    "RandomCrop",
-    "RandomFlip",
-    "RandomSaturation",
-    "Resize",
-    "ResizeScale",
-    "ResizeShortestEdge",
-    "ResizeTransform",
-    "Transform",
-    "TransformList",
-    "VFlipTransform",
-]
+from .augmentation import *
+from .augmentation_impl import *
+from .transform import *

@@ -29,20 +29,15 @@ class ResizeTransform(Transform):
         self._set_attributes(locals())
 
     def apply_image(self, img: np.ndarray, interp: int | None = None) -> np.ndarray:
-        """Resize an array [H, W] or [H, W, C]; floating-point ones may be [N, H, W, C]."""
-        height, width = img.shape[:2] if img.ndim < 4 else img.shape[1:3]
-        if (height, width) != (self.h, self.w):
-            raise AssertionError(
-                f"an image of {(height, width)} for a resize of {(self.h, self.w)} (height, width)"
-            )
+        """Resize an array [H, W] or [H, W, C]."""
+        if img.shape[:2] != (self.h, self.w):
+            raise AssertionError(f"an image of {img.shape[:2]} for a resize of {(self.h, self.w)}")
         interp = self.interp if interp is None else interp
         if (self.h, self.w) == (self.new_h, self.new_w):
             return img
-        if img.dtype == bool:
-            return self.apply_image(img.view(np.uint8), interp) > 127 / 255
-        if img.dtype == np.uint8 and img.ndim < 4:
+        if img.dtype == np.uint8:
             return self._resize_uint8(img, interp)
-        if img.dtype.kind in "iu" and interp == Image.NEAREST:
+        if img.dtype.kind in "iub" and interp == Image.NEAREST:
             return self._pick_nearest(img)
         return self._resize_float(img, interp)
 
@@ -54,34 +49,23 @@ class ResizeTransform(Transform):
         return np.stack([np.asarray(channel) for channel in channels], axis=2)
 
     def _pick_nearest(self, img: np.ndarray) -> np.ndarray:
-        """Take, for each new pixel, the old one its centre falls on: what Pillow does with uint8."""
+        """Take, for each new pixel, the old one its centre falls on, as Pillow does with uint8."""
         rows = ((np.arange(self.new_h) + 0.5) * self.h / self.new_h).astype(np.int64)
         columns = ((np.arange(self.new_w) + 0.5) * self.w / self.new_w).astype(np.int64)
-        if img.ndim == 4:
-            return img[:, rows[:, None], columns]
         return img[rows[:, None], columns]
 
     def _resize_float(self, img: np.ndarray, interp: int) -> np.ndarray:
         modes = {Image.NEAREST: "nearest", Image.BILINEAR: "bilinear", Image.BICUBIC: "bicubic"}
-        if interp not in modes:
+        if img.dtype.kind != "f" or interp not in modes:
             raise ValueError(f"resizing {img.dtype} by Pillow's method {interp} is not implemented")
-        mode = modes[interp]
-        dtype = img.dtype if img.dtype in (np.float32, np.float64) else np.float32
-        batch = np.ascontiguousarray(img, dtype=dtype)
-        batch = batch.reshape(img.shape if img.ndim == 4 else (1, self.h, self.w, -1))
+        batch = torch.from_numpy(np.ascontiguousarray(img).reshape(1, self.h, self.w, -1))
         resized = F.interpolate(
-            torch.from_numpy(batch).permute(0, 3, 1, 2),
+            batch.permute(0, 3, 1, 2),
             (self.new_h, self.new_w),
-            mode=mode,
-            align_corners=None if mode == "nearest" else False,
+            mode=modes[interp],
+            align_corners=None if interp == Image.NEAREST else False,
         )
-        resized = resized.permute(0, 2, 3, 1).numpy()
-        if img.ndim < 4:
-            resized = resized.reshape(self.new_h, self.new_w, *img.shape[2:])
-        if img.dtype.kind in "iu":
-            limits = np.iinfo(img.dtype)
-            resized = resized.round().clip(limits.min, limits.max)
-        return resized.astype(img.dtype, copy=False)
+        return resized[0].permute(1, 2, 0).numpy().reshape(self.new_h, self.new_w, *img.shape[2:])
 
     def apply_coords(self, coords: np.ndarray) -> np.ndarray:
         """Scale points [N, 2]; returns a new array."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch.utils.data import Sampler
 
-from ...utils import comm
+from ..utils import comm
 
 __all__ = ["InferenceSampler", "RepeatFactorTrainingSampler", "TrainingSampler"]
 
@@ -39,33 +39,31 @@ class TrainingSampler(Sampler):
         yield from itertools.islice(self._infinite_indices(), self._rank, None, self._world_size)
 
     def _infinite_indices(self) -> Iterator[int]:
-        generator = torch.Generator()
-        generator.manual_seed(self._seed)
+        generator = torch.Generator().manual_seed(self._seed)
         while True:
+            indices = self._epoch(generator)
             if self._shuffle:
-                yield from torch.randperm(self._size, generator=generator).tolist()
-            else:
-                yield from range(self._size)
+                indices = indices[torch.randperm(len(indices), generator=generator)]
+            yield from indices.tolist()
+
+    def _epoch(self, generator: torch.Generator) -> torch.Tensor:
+        return torch.arange(self._size)
 
 
-class RepeatFactorTrainingSampler(Sampler):
+class RepeatFactorTrainingSampler(TrainingSampler):
     """An endless stream in which each image comes repeat-factor times an epoch.
 
     The fraction of a factor is a chance, drawn anew each epoch. See Gupta et al., "LVIS" (2019).
 
     Args:
         repeat_factors: Tensor[N] of floats, one an image.
-        shuffle: whether to shuffle each epoch.
-        seed: the same in all processes. None: they agree on a random one.
+        shuffle, seed: as for TrainingSampler.
     """
 
     def __init__(
         self, repeat_factors: torch.Tensor, *, shuffle: bool = True, seed: int | None = None
     ):
-        self._shuffle = shuffle
-        self._seed = int(comm.shared_random_seed() if seed is None else seed)
-        self._rank = comm.get_rank()
-        self._world_size = comm.get_world_size()
+        super().__init__(len(repeat_factors), shuffle, seed)
         self._whole = torch.floor(repeat_factors)
         self._fraction = repeat_factors - self._whole
 
@@ -73,42 +71,21 @@ class RepeatFactorTrainingSampler(Sampler):
     def repeat_factors_from_category_frequency(
         dataset_dicts: list[dict], repeat_thresh: float
     ) -> torch.Tensor:
-        """Return how often to repeat each image for its rarest class.
+        """Return how often to repeat each image for its rarest class, Tensor[N], at least 1.
 
         With f the fraction of images that show a class, the class has the factor
         max(1, sqrt(repeat_thresh / f)); an image has the largest factor of its classes.
-
-        Args:
-            dataset_dicts: the records.
-            repeat_thresh: classes on a smaller fraction of the images than this are repeated.
-
-        Returns:
-            Tensor[N] of floats, at least 1.
         """
         classes = [{a["category_id"] for a in record["annotations"]} for record in dataset_dicts]
-        images_with = Counter(itertools.chain(*classes))
         factors = {
-            category: max(1.0, math.sqrt(repeat_thresh / (count / len(dataset_dicts))))
-            for category, count in images_with.items()
+            category: max(1.0, math.sqrt(repeat_thresh * len(dataset_dicts) / count))
+            for category, count in Counter(itertools.chain(*classes)).items()
         }
-        return torch.tensor(
-            [max((factors[c] for c in present), default=1.0) for present in classes],
-            dtype=torch.float32,
-        )
+        return torch.tensor([max((factors[c] for c in seen), default=1.0) for seen in classes])
 
-    def __iter__(self) -> Iterator[int]:
-        yield from itertools.islice(self._infinite_indices(), self._rank, None, self._world_size)
-
-    def _infinite_indices(self) -> Iterator[int]:
-        generator = torch.Generator()
-        generator.manual_seed(self._seed)
-        while True:
-            drawn = torch.rand(len(self._fraction), generator=generator) < self._fraction
-            repeats = (self._whole + drawn).to(torch.int64)
-            indices = torch.repeat_interleave(torch.arange(len(repeats)), repeats)
-            if self._shuffle:
-                indices = indices[torch.randperm(len(indices), generator=generator)]
-            yield from indices.tolist()
+    def _epoch(self, generator: torch.Generator) -> torch.Tensor:
+        drawn = torch.rand(self._size, generator=generator) < self._fraction
+        return torch.repeat_interleave((self._whole + drawn).long())
 
 
 class InferenceSampler(Sampler):
@@ -121,11 +98,9 @@ class InferenceSampler(Sampler):
     def __init__(self, size: int):
         if size <= 0:
             raise AssertionError("InferenceSampler needs at least one item")
-        rank, world_size = comm.get_rank(), comm.get_world_size()
-        share, rest = divmod(size, world_size)
+        rank, (share, rest) = comm.get_rank(), divmod(size, comm.get_world_size())
         # The first `rest` processes take one more.
         begin = rank * share + min(rank, rest)
-        self._size = size
         self._local_indices = range(begin, begin + share + (rank < rest))
 
     def __iter__(self) -> Iterator[int]:

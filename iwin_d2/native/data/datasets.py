@@ -1,4 +1,8 @@
-"""Records of a COCO-format instance json."""
+"""COCO-format data sets, and COCO's own, registered under the names that Detectron2 gives them.
+
+The latter's files lie under the folder that the environment variable DETECTRON2_DATASETS names, or
+under `datasets`. Nothing is read before a data set is used.
+"""
 
 import contextlib
 import io
@@ -9,11 +13,22 @@ from collections.abc import Sequence
 import pycocotools.mask as mask_util
 from pycocotools.coco import COCO
 
-from ....errors import DataError
-from ...structures import BoxMode
-from ..catalog import DatasetCatalog, MetadataCatalog
+from ...errors import DataError
+from ..structures import BoxMode
+from .catalog import DatasetCatalog, MetadataCatalog
 
 __all__ = ["load_coco_json", "register_coco_instances"]
+
+_ROOT = os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets"))
+_COCO = {  # name: (json, folder of images)
+    "coco_2014_train": ("instances_train2014.json", "train2014"),
+    "coco_2014_val": ("instances_val2014.json", "val2014"),
+    "coco_2017_train": ("instances_train2017.json", "train2017"),
+    "coco_2017_val": ("instances_val2017.json", "val2017"),
+    "coco_2017_val_100": ("instances_val2017_100.json", "val2017"),
+    "coco_2017_test": ("image_info_test2017.json", "test2017"),
+    "coco_2017_test-dev": ("image_info_test-dev2017.json", "test2017"),
+}
 
 
 def register_coco_instances(name: str, metadata: dict, json_file: str, image_root: str) -> None:
@@ -57,37 +72,26 @@ def load_coco_json(
     """
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
         coco = COCO(os.fspath(json_file))
-    id_map = None
-    if dataset_name is not None:
-        id_map = _set_classes(coco, dataset_name)
+    id_map = None if dataset_name is None else _set_classes(coco, dataset_name)
     keys = ["iscrowd", "bbox", "category_id", *(extra_annotation_keys or ())]
-    records, dropped = [], 0
+    records = []
     for image_id in sorted(coco.imgs):
         image = coco.imgs[image_id]
-        annotations = []
-        for annotation in coco.imgToAnns[image_id]:
-            kept = _annotation(annotation, keys, id_map, json_file)
-            if kept is None:
-                dropped += 1
-            else:
-                annotations.append(kept)
+        annotations = [_annotation(a, keys, id_map, json_file) for a in coco.imgToAnns[image_id]]
         records.append(
             {
                 "file_name": os.path.join(image_root, image["file_name"]),
                 "height": image["height"],
                 "width": image["width"],
                 "image_id": image_id,
-                "annotations": annotations,
+                "annotations": [a for a in annotations if a is not None],
             }
         )
+    dropped = len(coco.anns) - sum(len(record["annotations"]) for record in records)
     logger = logging.getLogger(__name__)
     logger.info("Loaded %d images in COCO format from %s", len(records), json_file)
     if dropped:
-        logger.warning(
-            "%d annotations of %s have no polygon of three points and are left out.",
-            dropped,
-            json_file,
-        )
+        logger.warning("Left out %d annotations without a polygon of three points", dropped)
     return records
 
 
@@ -119,13 +123,22 @@ def _annotation(
             )
         kept["category_id"] = id_map[kept["category_id"]]
     segmentation = annotation.get("segmentation")
+    if isinstance(segmentation, dict):
+        if isinstance(segmentation["counts"], list):
+            segmentation = mask_util.frPyObjects(segmentation, *segmentation["size"])
+    elif segmentation:
+        segmentation = [p for p in segmentation if len(p) >= 6 and len(p) % 2 == 0]
+        if not segmentation:
+            return None
     if segmentation:
-        if isinstance(segmentation, dict):
-            if isinstance(segmentation["counts"], list):
-                segmentation = mask_util.frPyObjects(segmentation, *segmentation["size"])
-        else:
-            segmentation = [p for p in segmentation if len(p) >= 6 and len(p) % 2 == 0]
-            if not segmentation:
-                return None
         kept["segmentation"] = segmentation
     return kept
+
+
+for _name, (_json, _images) in _COCO.items():
+    register_coco_instances(
+        _name,
+        {},
+        os.path.join(_ROOT, "coco", "annotations", _json),
+        os.path.join(_ROOT, "coco", _images),
+    )
