@@ -2,8 +2,9 @@
 
 The paths are the only overrides needed; class names and every num_classes follow from the json:
 
-    tools/lazyconfig_train_net.py --config-file projects/cascade_mask_rcnn/configs/custom_coco.py \
-        dataset.train_json=... dataset.train_images=... dataset.test_json=... dataset.test_images=...
+    tools/lazyconfig_train_net.py --config-file projects/cascade_mask_rcnn/configs/custom_coco.py
+        dataset.train_json=JSON dataset.train_images=FOLDER
+        dataset.test_json=JSON dataset.test_images=FOLDER
 """
 
 from iwin_d2.d2.config import LazyCall as L
@@ -26,7 +27,10 @@ dataloader.train.dataset.names = L(register_coco)(
     name="custom_train", json_file="${dataset.train_json}", image_root="${dataset.train_images}"
 )
 dataloader.test.dataset.names = L(register_coco)(
-    name="custom_test", json_file="${dataset.test_json}", image_root="${dataset.test_images}"
+    name="custom_test",
+    json_file="${dataset.test_json}",
+    image_root="${dataset.test_images}",
+    same_classes_as="${dataset.train_json}",
 )
 model.roi_heads.num_classes = L(num_coco_classes)(json_file="${dataset.train_json}")
 

@@ -1,12 +1,12 @@
-"""What `make quickstart` runs: the small cascade on the generated shapes (iwin_d2/data/shapes.py)."""
+"""What `make quickstart` runs: the small cascade on generated shapes (iwin_d2/data/shapes.py)."""
 
 from .custom_coco_small import dataloader, dataset, lr_multiplier, model, optimizer, train
 
 dataset.update(
-    train_json="datasets/shapes/annotations/instances_train.json",
-    train_images="datasets/shapes/train",
-    test_json="datasets/shapes/annotations/instances_val.json",
-    test_images="datasets/shapes/val",
+    train_json="datasets/quickstart/annotations/instances_train.json",
+    train_images="datasets/quickstart/train",
+    test_json="datasets/quickstart/annotations/instances_val.json",
+    test_images="datasets/quickstart/val",
 )
 
 # The images are generated at 160 px and taken as they are.
