@@ -4,10 +4,8 @@ from .framework import USE_DETECTRON2
 
 if USE_DETECTRON2:
     from detectron2.layers import (
-        CNNBlockBase,
         Conv2d,
         ConvTranspose2d,
-        FrozenBatchNorm2d,
         Linear,
         ROIAlign,
         ShapeSpec,
@@ -20,10 +18,8 @@ if USE_DETECTRON2:
     )
 else:
     from ..native.layers import (
-        CNNBlockBase,
         Conv2d,
         ConvTranspose2d,
-        FrozenBatchNorm2d,
         Linear,
         ROIAlign,
         ShapeSpec,
@@ -36,10 +32,8 @@ else:
     )
 
 __all__ = [
-    "CNNBlockBase",
     "Conv2d",
     "ConvTranspose2d",
-    "FrozenBatchNorm2d",
     "Linear",
     "ROIAlign",
     "ShapeSpec",

@@ -9,10 +9,8 @@ from torch import nn
 
 from iwin_d2.d2.framework import USE_DETECTRON2
 from iwin_d2.d2.layers import (
-    CNNBlockBase,
     Conv2d,
     ConvTranspose2d,
-    FrozenBatchNorm2d,
     Linear,
     ROIAlign,
     ShapeSpec,
@@ -63,39 +61,6 @@ def test_layer_norm_is_over_channels():
     mean, variance = x.mean(1, keepdim=True), x.var(1, keepdim=True, unbiased=False)
     expected = (x - mean) / (variance + 1e-6).sqrt() * layer.weight[:, None, None]
     assert torch.allclose(layer(x), expected, atol=1e-5)
-
-
-def test_frozen_batch_norm_takes_over_statistics_and_never_learns():
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Sequential(nn.BatchNorm2d(4)))
-    for _ in range(3):
-        model(torch.randn(8, 3, 4, 4) * 3 + 1)
-    model.eval()
-    x = torch.randn(2, 3, 4, 4)
-    expected = model(x)
-    frozen = FrozenBatchNorm2d.convert_frozen_batchnorm(model).train()
-    assert isinstance(frozen[1], FrozenBatchNorm2d)
-    assert isinstance(frozen[2][0], FrozenBatchNorm2d)
-    assert torch.allclose(frozen(x), expected, atol=1e-5)
-    assert not list(frozen[1].parameters())
-
-
-def test_fresh_frozen_batch_norm_is_the_identity_and_loads_batch_norms():
-    layer = FrozenBatchNorm2d(4)
-    x = torch.randn(2, 4, 3, 3)
-    assert torch.allclose(layer(x), x, atol=1e-6)
-    assert set(layer.state_dict()) == {"weight", "bias", "running_mean", "running_var"}
-    layer.load_state_dict(nn.BatchNorm2d(4).state_dict())
-    assert torch.equal(layer.running_var, torch.ones(4))
-
-
-def test_freezing_a_block():
-    block = CNNBlockBase(3, 4, 2)
-    block.conv = Conv2d(3, 4, 3, norm=get_norm("BN", 4))
-    assert block.freeze() is block
-    assert (block.in_channels, block.out_channels, block.stride) == (3, 4, 2)
-    assert isinstance(block.conv.norm, FrozenBatchNorm2d)
-    assert not any(p.requires_grad for p in block.parameters())
 
 
 def test_conv_applies_norm_then_activation():
@@ -201,7 +166,7 @@ def test_pasted_masks_against_a_loop():
 
 @pytest.mark.skipif(USE_DETECTRON2, reason="looks into the native implementation")
 def test_pasting_many_at_once_is_pasting_one_by_one():
-    from iwin_d2.native.layers.mask_ops import _paste
+    from iwin_d2.native.layers import _paste
 
     torch.manual_seed(0)
     masks, boxes = torch.rand(4, 8, 8), torch.tensor([[2.3, 3.1, 30.7, 32.2]]).repeat(4, 1)
