@@ -4,7 +4,7 @@
     tools/quickstart.py [key=value ...]
 
 Overrides are those of projects/cascade_mask_rcnn/configs/quickstart.py. What `make quickstart`
-runs: about two million parameters, from scratch, on a CPU.
+runs: five million parameters, from scratch, on a CPU.
 """
 
 import sys

@@ -50,7 +50,7 @@ class DetectionMapper(DatasetMapper):
             lack = "some of its objects have" if any(masks) else "its objects have"
             return (
                 f"{name} is to train masks, but {lack} no segmentation in the json: give every "
-                "object one, or train boxes alone"
+                "object one, or train boxes alone, as custom_coco_boxes.py does"
             )
         if self.instance_mask_format == "polygon" and any(isinstance(m, dict) for m in masks):
             return (

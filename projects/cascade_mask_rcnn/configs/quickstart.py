@@ -16,7 +16,7 @@ dataloader.train.total_batch_size = 8
 model.proposal_generator.anchor_generator.sizes = [[12], [24], [48], [96], [192]]
 
 train.seed = 1
-train.max_iter = 600
+train.max_iter = 500
 train.eval_period = 0
-train.checkpointer.period = 300
+train.checkpointer.period = 250
 train.output_dir = "./output/quickstart"
