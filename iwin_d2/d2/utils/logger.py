@@ -3,20 +3,8 @@
 from ..framework import USE_DETECTRON2
 
 if USE_DETECTRON2:
-    from detectron2.utils.logger import (
-        create_small_table,
-        log_every_n_seconds,
-        setup_logger,
-    )
+    from detectron2.utils.logger import setup_logger
 else:
-    from ...native.utils.logger import (
-        create_small_table,
-        log_every_n_seconds,
-        setup_logger,
-    )
+    from ...native.utils.logger import setup_logger
 
-__all__ = [
-    "create_small_table",
-    "log_every_n_seconds",
-    "setup_logger",
-]
+__all__ = ["setup_logger"]

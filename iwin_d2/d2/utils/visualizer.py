@@ -3,20 +3,8 @@
 from ..framework import USE_DETECTRON2
 
 if USE_DETECTRON2:
-    from detectron2.utils.visualizer import (
-        ColorMode,
-        VisImage,
-        Visualizer,
-    )
+    from detectron2.utils.visualizer import Visualizer
 else:
-    from ...native.utils.visualizer import (
-        ColorMode,
-        VisImage,
-        Visualizer,
-    )
+    from ...native.utils.visualizer import Visualizer
 
-__all__ = [
-    "ColorMode",
-    "VisImage",
-    "Visualizer",
-]
+__all__ = ["Visualizer"]

@@ -1,4 +1,5 @@
-"""Counterparts of detectron2.engine."""
+"""Counterparts of detectron2.engine. The door lists all names."""
+# ruff: noqa: F401
 
 from . import hooks
 from .defaults import (
@@ -6,17 +7,6 @@ from .defaults import (
     default_argument_parser,
     default_setup,
     default_writers,
+    launch,
 )
-from .launch import launch
 from .train_loop import HookBase, TrainerBase
-
-__all__ = [
-    "HookBase",
-    "TrainerBase",
-    "create_ddp_model",
-    "default_argument_parser",
-    "default_setup",
-    "default_writers",
-    "hooks",
-    "launch",
-]

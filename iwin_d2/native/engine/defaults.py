@@ -1,19 +1,24 @@
-"""What every training script starts with."""
+"""What every training script starts with: command line, processes, set-up, writers."""
 
 import argparse
 import os
+import socket
 import sys
+from collections.abc import Callable
+from datetime import timedelta
 
 import torch
+import torch.distributed as dist
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compress_hook
 from torch.nn.parallel import DistributedDataParallel
 
+from ...environment import collect_environment
+from ..config import LazyConfig
 from ..utils import comm
-from ..utils.env import collect_env_info, seed_all_rng
+from ..utils.env import seed_all_rng
 from ..utils.events import CommonMetricPrinter, EventWriter, JSONWriter, TensorboardXWriter
 from ..utils.file_io import PathManager
 from ..utils.logger import setup_logger
-
-__all__ = ["create_ddp_model", "default_argument_parser", "default_setup", "default_writers"]
 
 
 def default_argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
@@ -21,51 +26,88 @@ def default_argument_parser(epilog: str | None = None) -> argparse.ArgumentParse
     parser = argparse.ArgumentParser(
         epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config-file", default="", metavar="FILE", help="path to config file")
-    parser.add_argument(
-        "--resume",
-        action="store_true",
-        help="go on from the last checkpoint in the output folder, if there is one",
-    )
-    parser.add_argument("--eval-only", action="store_true", help="evaluate, do not train")
-    parser.add_argument("--num-gpus", type=int, default=1, help="number of GPUs *per machine*")
-    parser.add_argument("--num-machines", type=int, default=1, help="total number of machines")
-    parser.add_argument(
-        "--machine-rank", type=int, default=0, help="the number of this machine, from 0"
-    )
     # A port of each user's own, so that runs on a shared machine do not meet.
     user = os.getuid() if sys.platform != "win32" else 1
-    port = 2**15 + 2**14 + hash(user) % 2**14
-    parser.add_argument(
-        "--dist-url",
-        default=f"tcp://127.0.0.1:{port}",
-        help="where the processes meet, or 'auto' on one machine",
-    )
-    parser.add_argument(
-        "opts",
-        nargs=argparse.REMAINDER,
-        help="config overrides at the end of the command: key.path=value ...",
-    )
+    url = f"tcp://127.0.0.1:{2**15 + 2**14 + hash(user) % 2**14}"
+    add = parser.add_argument
+    add("--config-file", default="", metavar="FILE", help="path to config file")
+    add("--resume", action="store_true", help="go on from the output folder's last checkpoint")
+    add("--eval-only", action="store_true", help="evaluate, do not train")
+    add("--num-gpus", type=int, default=1, help="number of GPUs *per machine*")
+    add("--num-machines", type=int, default=1, help="total number of machines")
+    add("--machine-rank", type=int, default=0, help="the number of this machine, from 0")
+    add("--dist-url", default=url, help="where the processes meet, or 'auto' on one machine")
+    text = "config overrides at the end of the command: key.path=value ..."
+    add("opts", nargs=argparse.REMAINDER, help=text)
     return parser
+
+
+def launch(
+    main_func: Callable,
+    num_gpus_per_machine: int,
+    num_machines: int = 1,
+    machine_rank: int = 0,
+    dist_url: str | None = None,
+    args: tuple = (),
+    timeout: timedelta = timedelta(minutes=30),
+) -> None:
+    """Call main_func(*args) in num_gpus_per_machine processes on each machine.
+
+    A single process is this one itself. Several talk by NCCL where there is CUDA, else by Gloo, and
+    meet at `dist_url` (tcp://host:port; "auto" finds a port on one machine, else ValueError);
+    `timeout` is how long one waits for others.
+    """
+    world_size = num_machines * num_gpus_per_machine
+    if world_size <= 1:
+        main_func(*args)
+        return
+    if dist_url == "auto":
+        if num_machines != 1:
+            raise ValueError("--dist-url auto works on one machine only: give tcp://host:port.")
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            dist_url = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+    first_rank = machine_rank * num_gpus_per_machine
+    group = {"init_method": dist_url, "world_size": world_size, "timeout": timeout}
+    torch.multiprocessing.spawn(
+        _worker,
+        args=(main_func, args, num_gpus_per_machine, first_rank, group),
+        nprocs=num_gpus_per_machine,
+    )
+
+
+def _worker(local_rank, main_func, args, num_local: int, first_rank: int, group: dict) -> None:
+    """Join the group of processes, then run."""
+    has_gpu = torch.cuda.is_available()
+    if has_gpu:
+        if num_local > torch.cuda.device_count():
+            raise ValueError(
+                f"{num_local} GPUs were asked for, this machine has "
+                f"{torch.cuda.device_count()}: lower --num-gpus."
+            )
+        torch.cuda.set_device(local_rank)
+    os.environ["LOCAL_RANK"] = str(local_rank)  # as torchrun does; comm reads it
+    backend = "nccl" if has_gpu else "gloo"
+    dist.init_process_group(backend, rank=first_rank + local_rank, **group)
+    comm.synchronize()
+    try:
+        main_func(*args)
+    finally:
+        dist.destroy_process_group()
 
 
 def default_setup(cfg, args) -> None:
     """Set up output folder, logs, seed; log environment, arguments and config.
 
-    Args:
-        cfg: a lazy config with `train.output_dir` and, optionally, `train.seed` (negative: a
-            random one) and `train.cudnn_benchmark`.
-        args: the parsed command line.
+    Of the lazy config it reads `train.output_dir` and, where there are any, `train.seed` (negative:
+    a random one) and `train.cudnn_benchmark`.
     """
-    from ..config import LazyConfig
-
     output_dir, rank = cfg.train.output_dir, comm.get_rank()
     if comm.is_main_process() and output_dir:
         PathManager.mkdirs(output_dir)
     setup_logger(output_dir or None, distributed_rank=rank, name="fvcore")
     logger = setup_logger(output_dir or None, distributed_rank=rank)
     logger.info("Rank of this process: %d, processes: %d", rank, comm.get_world_size())
-    logger.info("Environment:\n%s", collect_env_info())
+    logger.info("Environment:\n%s", collect_environment())
     logger.info("Command line arguments: %s", args)
     if getattr(args, "config_file", ""):
         with PathManager.open(args.config_file, "r") as file:
@@ -74,7 +116,6 @@ def default_setup(cfg, args) -> None:
         path = os.path.join(output_dir, "config.yaml")
         LazyConfig.save(cfg, path)
         logger.info("Full config saved to %s", path)
-
     seed = cfg.train.get("seed", -1)
     seed_all_rng(None if seed < 0 else seed + rank)
     # Input sizes vary, so trying out convolution algorithms rarely pays in training.
@@ -93,12 +134,9 @@ def default_writers(output_dir: str, max_iter: int | None = None) -> list[EventW
 
 
 def create_ddp_model(model, *, fp16_compression: bool = False, **kwargs):
-    """Wrap the model in DistributedDataParallel where there are several processes.
+    """Wrap the model in DistributedDataParallel(model, **kwargs) where there are several processes.
 
-    Args:
-        model: the model, on its device.
-        fp16_compression: exchange gradients in half precision.
-        **kwargs: other arguments of DistributedDataParallel.
+    `fp16_compression`: exchange gradients in half precision.
     """
     if comm.get_world_size() == 1:
         return model
@@ -106,7 +144,5 @@ def create_ddp_model(model, *, fp16_compression: bool = False, **kwargs):
         kwargs["device_ids"] = [comm.get_local_rank()]
     ddp = DistributedDataParallel(model, **kwargs)
     if fp16_compression:
-        from torch.distributed.algorithms.ddp_comm_hooks import default
-
-        ddp.register_comm_hook(state=None, hook=default.fp16_compress_hook)
+        ddp.register_comm_hook(state=None, hook=fp16_compress_hook)
     return ddp

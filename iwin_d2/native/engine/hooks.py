@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from fvcore.common.checkpoint import Checkpointer
 from fvcore.common.checkpoint import PeriodicCheckpointer as _PeriodicCheckpointer
 
-from ..evaluation.testing import flatten_results_dict
+from ..evaluation.evaluator import flatten_results_dict
 from ..solver import LRMultiplier
 from ..utils import comm
 from ..utils.events import EventWriter
@@ -24,10 +24,8 @@ class CallbackHook(HookBase):
     """A hook made of functions; each is called with the trainer."""
 
     def __init__(self, *, before_train=None, after_train=None, before_step=None, after_step=None):
-        self._before_train = before_train
-        self._after_train = after_train
-        self._before_step = before_step
-        self._after_step = after_step
+        self._before_train, self._after_train = before_train, after_train
+        self._before_step, self._after_step = before_step, after_step
 
     def before_train(self):
         if self._before_train:
@@ -52,34 +50,31 @@ class IterationTimer(HookBase):
     """Records "time", the seconds an iteration takes, and sums up at the end."""
 
     def __init__(self, warmup_iter: int = 3):
-        """Time iterations, the first `warmup_iter` left out."""
         self._warmup_iter = warmup_iter
 
     def before_train(self):
-        self._start = time.perf_counter()
-        self._in_steps = 0.0
-        self._timed = 0
+        self._start, self._in_steps, self._timed = time.perf_counter(), 0.0, 0
 
     def before_step(self):
         self._step_start = time.perf_counter()
 
     def after_step(self):
-        if self.trainer.iter - self.trainer.start_iter + 1 <= self._warmup_iter:
-            return
-        seconds = time.perf_counter() - self._step_start
-        self.trainer.storage.put_scalars(time=seconds)
-        self._in_steps += seconds
-        self._timed += 1
+        if self.trainer.iter - self.trainer.start_iter >= self._warmup_iter:
+            seconds = time.perf_counter() - self._step_start
+            self.trainer.storage.put_scalars(time=seconds)
+            self._in_steps += seconds
+            self._timed += 1
 
     def after_train(self):
-        if self._timed == 0:
-            return
-        total = datetime.timedelta(seconds=int(time.perf_counter() - self._start))
-        steps = datetime.timedelta(seconds=int(self._in_steps))
-        logger.info(
-            "Timed %d iterations: %s (%.4f s/it); the whole training took %s",
-            *(self._timed, steps, self._in_steps / self._timed, total),
-        )
+        if self._timed > 0:
+            whole, steps = (
+                datetime.timedelta(seconds=int(seconds))
+                for seconds in (time.perf_counter() - self._start, self._in_steps)
+            )
+            logger.info(
+                "Timed %d iterations: %s (%.4f s/it); the whole training took %s",
+                *(self._timed, steps, self._in_steps / self._timed, whole),
+            )
 
 
 class PeriodicWriter(HookBase):
@@ -112,69 +107,14 @@ class PeriodicCheckpointer(_PeriodicCheckpointer, HookBase):
         self.step(self.trainer.iter)
 
 
-class BestCheckpointer(HookBase):
-    """Keeps the checkpoint with the best value of a metric; register it after EvalHook."""
-
-    def __init__(
-        self,
-        eval_period: int,
-        checkpointer: Checkpointer,
-        val_metric: str,
-        mode: str = "max",
-        file_prefix: str = "model_best",
-    ):
-        """Keep the best checkpoint.
-
-        Args:
-            eval_period: the EvalHook's period.
-            checkpointer: saves it.
-            val_metric: the metric's name in the storage, such as "bbox/AP50".
-            mode: "max" or "min", which is best.
-            file_prefix: the file's name.
-        """
-        if mode not in ("max", "min"):
-            raise ValueError(f"mode is 'max' or 'min', not {mode!r}.")
-        self._period = eval_period
-        self._checkpointer = checkpointer
-        self._metric = val_metric
-        self._is_better = operator.gt if mode == "max" else operator.lt
-        self._file_prefix = file_prefix
-        self.best_metric: float | None = None
-        self.best_iter: int | None = None
-
-    def _check(self):
-        latest = self.trainer.storage.latest().get(self._metric)
-        if latest is None:
-            logger.warning("Metric %s does not exist: no best checkpoint is kept.", self._metric)
-            return
-        value, iteration = latest
-        if not math.isfinite(value) or iteration == self.best_iter:
-            return
-        if self.best_metric is None or self._is_better(value, self.best_metric):
-            self._checkpointer.save(self._file_prefix, iteration=iteration)
-            logger.info("Best %s so far: %.5f after iteration %d", self._metric, value, iteration)
-            self.best_metric, self.best_iter = value, iteration
-
-    def after_step(self):
-        done = self.trainer.iter + 1
-        if self._period > 0 and done % self._period == 0 and done != self.trainer.max_iter:
-            self._check()
-
-    def after_train(self):
-        if self.trainer.iter >= self.trainer.max_iter:
-            self._check()
-
-
 class LRScheduler(HookBase):
-    """Steps a learning-rate scheduler every iteration and records "lr"."""
+    """Steps a learning-rate scheduler every iteration and records "lr".
+
+    What is None is taken from the trainer. The scheduler is torch's, or an fvcore ParamScheduler
+    that scales the rates.
+    """
 
     def __init__(self, optimizer=None, scheduler=None):
-        """Step `scheduler`; what is None is taken from the trainer.
-
-        Args:
-            optimizer: a torch optimizer.
-            scheduler: a torch scheduler, or an fvcore ParamScheduler that scales the rates.
-        """
         self._optimizer = optimizer
         self._scheduler = scheduler
 
@@ -187,16 +127,13 @@ class LRScheduler(HookBase):
                 self.trainer.max_iter,
                 last_iter=self.trainer.iter - 1,
             )
-        self._group = self._most_common_group(self._optimizer)
-
-    @staticmethod
-    def _most_common_group(optimizer) -> int:
-        """The parameter group whose rate stands for all: the most frequent initial rate's."""
+        # The rate that stands for all is that of the most parameters.
+        groups = self._optimizer.param_groups
         counts = Counter()
-        for group in optimizer.param_groups:
+        for group in groups:
             counts[group["lr"]] += len(group["params"])
         most_common = counts.most_common(1)[0][0]
-        return [group["lr"] for group in optimizer.param_groups].index(most_common)
+        self._group = [group["lr"] for group in groups].index(most_common)
 
     @property
     def scheduler(self):
@@ -213,46 +150,91 @@ class LRScheduler(HookBase):
 
     def load_state_dict(self, state_dict):
         if hasattr(self.scheduler, "load_state_dict"):
-            logger.info("Loading the scheduler's state ...")
             self.scheduler.load_state_dict(state_dict)
 
 
-class EvalHook(HookBase):
-    """Evaluates every so many iterations and at the end, and records the results."""
+class _PeriodicHook(HookBase):
+    """Base of what is done every so many iterations (0: never) and after the last."""
+
+    def __init__(self, period: int, at_end: bool = True):
+        self._period = period
+        self._at_end = at_end
+
+    def _do(self):
+        raise NotImplementedError
+
+    def after_step(self):
+        done = self.trainer.iter + 1
+        # The last iteration is after_train's.
+        if self._period > 0 and done % self._period == 0 and done != self.trainer.max_iter:
+            self._do()
+
+    def after_train(self):
+        # Not after an error: then iter never came up to max_iter.
+        if self._at_end and self.trainer.iter >= self.trainer.max_iter:
+            self._do()
+
+
+class EvalHook(_PeriodicHook):
+    """Evaluates every so many iterations and at the end, and records the results.
+
+    `eval_function`, called in every process, returns a nested mapping of numbers.
+    """
 
     def __init__(
         self, eval_period: int, eval_function: Callable[[], Mapping], eval_after_train: bool = True
     ):
-        """Call `eval_function`.
-
-        Args:
-            eval_period: iterations between evaluations; 0 for none before the end.
-            eval_function: no arguments; returns a nested mapping of numbers. Called in every
-                process.
-            eval_after_train: whether to evaluate after the last iteration.
-        """
-        self._period = eval_period
+        super().__init__(eval_period, eval_after_train)
         self._function = eval_function
-        self._eval_after_train = eval_after_train
 
-    def _evaluate(self):
-        results = self._function()
-        if results:
-            if not isinstance(results, Mapping):
-                raise TypeError(f"An evaluation returns a mapping, not {type(results)}.")
-            for name, value in flatten_results_dict(results).items():
-                self.trainer.storage.put_scalar(name, float(value), smoothing_hint=False)
+    def _do(self):
+        results = self._function() or {}
+        if not isinstance(results, Mapping):
+            raise TypeError(f"An evaluation returns a mapping, not {type(results)}.")
+        for name, value in flatten_results_dict(results).items():
+            self.trainer.storage.put_scalar(name, float(value), smoothing_hint=False)
         # Evaluation may take very different times in the processes.
         comm.synchronize()
 
-    def after_step(self):
-        done = self.trainer.iter + 1
-        # The last iteration's evaluation is after_train's.
-        if self._period > 0 and done % self._period == 0 and done != self.trainer.max_iter:
-            self._evaluate()
-
     def after_train(self):
-        # Not after an error: then iter never came up to max_iter.
-        if self._eval_after_train and self.trainer.iter >= self.trainer.max_iter:
-            self._evaluate()
+        super().after_train()
         del self._function  # it may hold model and trainer alive
+
+
+class BestCheckpointer(_PeriodicHook):
+    """Keeps the checkpoint with the best value of a metric; register it after EvalHook.
+
+    `eval_period` is the EvalHook's, `val_metric` a name in the storage such as "bbox/AP50", `mode`
+    "max" or "min".
+    """
+
+    def __init__(
+        self,
+        eval_period: int,
+        checkpointer: Checkpointer,
+        val_metric: str,
+        mode: str = "max",
+        file_prefix: str = "model_best",
+    ):
+        super().__init__(eval_period)
+        if mode not in ("max", "min"):
+            raise ValueError(f"mode is 'max' or 'min', not {mode!r}.")
+        self._checkpointer = checkpointer
+        self._metric = val_metric
+        self._is_better = operator.gt if mode == "max" else operator.lt
+        self._file_prefix = file_prefix
+        self.best_metric: float | None = None
+        self.best_iter: int | None = None
+
+    def _do(self):
+        latest = self.trainer.storage.latest().get(self._metric)
+        if latest is None:
+            logger.warning("Metric %s does not exist: no best checkpoint is kept.", self._metric)
+            return
+        value, iteration = latest
+        if not math.isfinite(value) or iteration == self.best_iter:
+            return
+        if self.best_metric is None or self._is_better(value, self.best_metric):
+            self._checkpointer.save(self._file_prefix, iteration=iteration)
+            logger.info("Best %s so far: %.5f after iteration %d", self._metric, value, iteration)
+            self.best_metric, self.best_iter = value, iteration

@@ -5,32 +5,32 @@ import weakref
 
 from ..utils.events import EventStorage
 
-__all__ = ["HookBase", "TrainerBase"]
+logger = logging.getLogger(__name__)
 
 
 class HookBase:
-    """Something done beside the training steps. `self.trainer` is the trainer it belongs to.
+    """Something done beside the training steps of `self.trainer`.
 
     Order: before_train, then for each iteration before_step, the step with after_backward inside,
-    after_step, and at last after_train.
+    after_step, and at last after_train, also when an error ended the training.
     """
 
     trainer: "TrainerBase" = None
 
     def before_train(self):
-        """Called before the first iteration."""
+        pass
 
     def after_train(self):
-        """Called after the last iteration, also when an error ended the training."""
+        pass
 
     def before_step(self):
-        """Called before each iteration."""
+        pass
 
     def after_backward(self):
-        """Called after the backward pass of each iteration."""
+        pass
 
     def after_step(self):
-        """Called after each iteration."""
+        pass
 
     def state_dict(self) -> dict:
         """What has to be saved to resume; {} for nothing."""
@@ -38,13 +38,9 @@ class HookBase:
 
 
 class TrainerBase:
-    """Runs hooks around `run_step`, which a subclass defines.
+    """Runs hooks around `run_step`, which a subclass defines, with an EventStorage `storage`.
 
-    Attributes:
-        iter: the current iteration, from start_iter; max_iter after the last one.
-        start_iter: the first iteration of this run.
-        max_iter: where it ends.
-        storage: the EventStorage of this run.
+    `iter` goes from `start_iter` up to and without `max_iter`, and is `max_iter` after the last.
     """
 
     def __init__(self):
@@ -63,7 +59,6 @@ class TrainerBase:
 
     def train(self, start_iter: int, max_iter: int) -> None:
         """Train from iteration start_iter up to and without max_iter."""
-        logger = logging.getLogger(__name__)
         logger.info("Starting training from iteration %d", start_iter)
         self.iter = self.start_iter = start_iter
         self.max_iter = max_iter
@@ -83,18 +78,15 @@ class TrainerBase:
                 self.after_train()
 
     def before_train(self):
-        """Call the hooks' before_train."""
         for hook in self._hooks:
             hook.before_train()
 
     def after_train(self):
-        """Call the hooks' after_train."""
         self.storage.iter = self.iter
         for hook in self._hooks:
             hook.after_train()
 
     def before_step(self):
-        """Call the hooks' before_step."""
         self.storage.iter = self.iter
         for hook in self._hooks:
             hook.before_step()
@@ -105,7 +97,6 @@ class TrainerBase:
             hook.after_backward()
 
     def after_step(self):
-        """Call the hooks' after_step."""
         for hook in self._hooks:
             hook.after_step()
 
@@ -122,9 +113,9 @@ class TrainerBase:
     def load_state_dict(self, state_dict: dict) -> None:
         """Take over iteration and hooks' states; a state without its hook is reported."""
         self.iter = state_dict["iteration"]
+        hooks = {type(hook).__qualname__: hook for hook in reversed(self._hooks)}
         for name, state in state_dict.get("hooks", {}).items():
-            matching = [hook for hook in self._hooks if type(hook).__qualname__ == name]
-            if matching:
-                matching[0].load_state_dict(state)
+            if name in hooks:
+                hooks[name].load_state_dict(state)
             else:
-                logging.getLogger(__name__).warning("No hook %s here: its state is unused.", name)
+                logger.warning("No hook %s here: its state is unused.", name)

@@ -1,21 +1,12 @@
-"""Counterparts of detectron2.evaluation."""
+"""Counterparts of detectron2.evaluation. The door lists all names."""
+# ruff: noqa: F401
 
 from .coco_evaluation import COCOEvaluator, instances_to_coco_json
 from .evaluator import (
     DatasetEvaluator,
     DatasetEvaluators,
+    flatten_results_dict,
     inference_context,
     inference_on_dataset,
+    print_csv_format,
 )
-from .testing import flatten_results_dict, print_csv_format
-
-__all__ = [
-    "COCOEvaluator",
-    "DatasetEvaluator",
-    "DatasetEvaluators",
-    "flatten_results_dict",
-    "inference_context",
-    "inference_on_dataset",
-    "instances_to_coco_json",
-    "print_csv_format",
-]

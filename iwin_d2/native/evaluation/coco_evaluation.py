@@ -7,11 +7,9 @@ import itertools
 import json
 import logging
 import os
-from collections import OrderedDict
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from pycocotools import mask as mask_util
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -23,17 +21,26 @@ from ..data import MetadataCatalog
 from ..structures import BoxMode
 from ..utils import comm
 from ..utils.file_io import PathManager
-from ..utils.logger import create_small_table
 from .evaluator import DatasetEvaluator
-
-__all__ = ["COCOEvaluator", "instances_to_coco_json"]
 
 _METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 logger = logging.getLogger(__name__)
 
 
 class COCOEvaluator(DatasetEvaluator):
-    """Evaluates boxes and instance masks of a data set registered from a COCO json."""
+    """Evaluates boxes and instance masks of a data set registered from a COCO json.
+
+    Args:
+        dataset_name: its name in the MetadataCatalog, whose `json_file` is read (DataError if it
+            cannot be).
+        tasks: out of "bbox" and "segm"; None finds out from the predictions.
+        distributed: whether to collect the predictions of all processes.
+        output_dir: where to put `coco_instances_results.json`; None for nowhere.
+        max_dets_per_image: how many detections of an image count, 100 by default; or the three
+            limits of COCOeval.
+        use_fast_impl, allow_cached_coco: accepted for Detectron2's configs; pycocotools always
+            computes.
+    """
 
     def __init__(
         self,
@@ -46,32 +53,13 @@ class COCOEvaluator(DatasetEvaluator):
         use_fast_impl: bool = True,
         allow_cached_coco: bool = True,
     ):
-        """Evaluate predictions on a registered data set.
-
-        Args:
-            dataset_name: its name in the MetadataCatalog; its metadata say `json_file`.
-            tasks: out of "bbox" and "segm"; None finds out from the predictions.
-            distributed: whether to collect the predictions of all processes.
-            output_dir: where to put `coco_instances_results.json`; None for nowhere.
-            max_dets_per_image: how many detections of an image count, 100 by default; or the
-                three limits of COCOeval.
-            use_fast_impl: accepted for Detectron2's configs; pycocotools always computes.
-            allow_cached_coco: accepted for Detectron2's configs.
-
-        Raises:
-            DataError: if the data set has no COCO json, or it cannot be read.
-        """
         self._distributed = distributed
         self._output_dir = output_dir
-        self._tasks = tuple(tasks) if tasks is not None else None
-        if max_dets_per_image is None:
-            max_dets_per_image = 100
-        if isinstance(max_dets_per_image, int):
-            # COCOeval sorts its limits and takes the last.
-            max_dets_per_image = [min(limit, max_dets_per_image) for limit in (1, 10)] + [
-                max_dets_per_image
-            ]
-        self._max_dets = list(max_dets_per_image)
+        self._tasks = tasks
+        limits = 100 if max_dets_per_image is None else max_dets_per_image
+        if isinstance(limits, int):  # COCOeval sorts its limits and takes the last
+            limits = [min(1, limits), min(10, limits), limits]
+        self._max_dets = list(limits)
         self._metadata = MetadataCatalog.get(dataset_name)
         json_file = getattr(self._metadata, "json_file", None)
         if not json_file:
@@ -80,47 +68,34 @@ class COCOEvaluator(DatasetEvaluator):
                 "with register_coco_instances."
             )
         self._coco_api = _load_ground_truth(json_file)
-        self._predictions: list[dict] = []
+        self._predictions: list[tuple] = []  # (image id, its records)
 
     def reset(self):
         self._predictions = []
 
     def process(self, inputs, outputs):
-        """Take one batch.
-
-        Args:
-            inputs: the loader's dicts, with "image_id".
-            outputs: the model's, with "instances": Instances with `pred_boxes`, `scores`,
-                `pred_classes` and, for masks, `pred_masks`.
-        """
-        for input, output in zip(inputs, outputs):
-            instances = output["instances"].to(torch.device("cpu"))
-            image_id = input["image_id"]
-            self._predictions.append(
-                {"image_id": image_id, "instances": instances_to_coco_json(instances, image_id)}
-            )
+        """Take one batch: the loader's dicts with "image_id", the model's with "instances"."""
+        for record, output in zip(inputs, outputs):
+            image_id, instances = record["image_id"], output["instances"].to("cpu")
+            self._predictions.append((image_id, instances_to_coco_json(instances, image_id)))
 
     def evaluate(self, img_ids: list | None = None):
-        """Evaluate what was processed.
+        """Evaluate what was processed, on all images of the data set or the given ids.
 
-        Args:
-            img_ids: the images to evaluate on; None for all of the data set.
-
-        Returns:
-            {"bbox": {"AP": .., "AP50": .., .., "AP-<class>": ..}, "segm": {..}} in percent, NaN
-            where nothing was predicted or nothing can be measured; {} in other processes than
-            the first and where no image was processed.
+        Returns {"bbox": {"AP": .., "AP50": .., .., "AP-<class>": ..}, "segm": {..}} in percent, NaN
+        where nothing was predicted or nothing can be measured; {} in other processes than the
+        first and where no image was processed.
         """
         predictions = self._predictions
         if self._distributed:
             comm.synchronize()
-            predictions = list(itertools.chain(*comm.gather(predictions, dst=0)))
+            predictions = list(itertools.chain(*comm.gather(predictions)))
             if not comm.is_main_process():
                 return {}
         if not predictions:
             logger.warning("No image was evaluated, so there are no results.")
             return {}
-        results = list(itertools.chain(*(p["instances"] for p in predictions)))
+        results = [record for _, records in predictions for record in records]
         results = self._to_dataset_categories(results)
         if self._output_dir:
             PathManager.mkdirs(self._output_dir)
@@ -131,11 +106,9 @@ class COCOEvaluator(DatasetEvaluator):
         if "annotations" not in self._coco_api.dataset:
             logger.info("The data set has no annotations: results are saved, not evaluated.")
             return {}
-        tasks = self._tasks
-        if tasks is None:
-            has_masks = any("segmentation" in result for result in results)
-            tasks = ("bbox", "segm") if has_masks else ("bbox",)
-        return OrderedDict((t, self._evaluate_task(t, results, img_ids)) for t in sorted(tasks))
+        masks = any("segmentation" in result for result in results)
+        tasks = self._tasks or (("bbox", "segm") if masks else ("bbox",))
+        return {task: self._evaluate_task(task, results, img_ids) for task in sorted(tasks)}
 
     def _to_dataset_categories(self, results: list[dict]) -> list[dict]:
         """Records with the data set's category ids in place of class numbers 0..n-1."""
@@ -161,43 +134,36 @@ class COCOEvaluator(DatasetEvaluator):
             return dict.fromkeys(_METRICS, float("nan"))
         coco_eval, summary = _run_cocoeval(self._coco_api, results, task, self._max_dets, img_ids)
         logger.info("Evaluation results for %s:\n%s", task, summary)
+        precision = coco_eval.eval["precision"]  # IoU x recall x class x area x limit
         # -1 is COCOeval's word for "no such object in the data set".
-        metrics = {
-            name: float(value * 100 if value >= 0 else "nan")
-            for name, value in zip(_METRICS, coco_eval.stats)
-        }
-        if coco_eval.stats[0] < 0:
-            metrics["AP"] = _mean_precision(coco_eval.eval["precision"][:, :, :, 0, -1])
-        logger.info("%s:\n%s", task, create_small_table(metrics))
+        stats = [value * 100 if value >= 0 else float("nan") for value in coco_eval.stats]
+        metrics = {name: float(value) for name, value in zip(_METRICS, stats)}
+        if coco_eval.stats[0] < 0:  # also where COCOeval has no limit of 100 to summarise
+            metrics["AP"] = _mean_precision(precision[:, :, :, 0, -1])
+        logger.info("%s:\n%s", task, _table([metrics], "keys"))
         names = self._metadata.get("thing_classes")
         if names is None or len(names) <= 1:
             return metrics
-        precision = coco_eval.eval["precision"]  # IoU x recall x class x area x limit
         assert len(names) == precision.shape[2], (len(names), precision.shape)
-        per_class = [_mean_precision(precision[:, :, i, 0, -1]) for i in range(len(names))]
-        logger.info("Per-category %s AP:\n%s", task, _class_table(names, per_class))
-        metrics.update({f"AP-{name}": ap for name, ap in zip(names, per_class)})
-        return metrics
+        per_class = {n: _mean_precision(precision[:, :, i, 0, -1]) for i, n in enumerate(names)}
+        logger.info("Per-category %s AP:\n%s", task, _class_table(per_class))
+        return {**metrics, **{f"AP-{name}": ap for name, ap in per_class.items()}}
 
 
 def instances_to_coco_json(instances, img_id) -> list[dict]:
-    """Turn one image's predictions into records of a COCO results file.
+    """Turn one image's predictions, on the CPU, into records of a COCO results file.
 
-    Args:
-        instances: Instances on the CPU with `pred_boxes`, `scores`, `pred_classes` and
-            optionally `pred_masks` (N x H x W).
-        img_id: the image's id.
+    Takes `pred_boxes`, `scores`, `pred_classes` and, where there are any, `pred_masks` [N, H, W].
     """
     if len(instances) == 0:
         return []
-    boxes = BoxMode.convert(
-        instances.pred_boxes.tensor.numpy(), BoxMode.XYXY_ABS, BoxMode.XYWH_ABS
-    ).tolist()
-    scores = instances.scores.tolist()
-    classes = instances.pred_classes.tolist()
+    boxes = instances.pred_boxes.tensor.numpy()
+    boxes = BoxMode.convert(boxes, BoxMode.XYXY_ABS, BoxMode.XYWH_ABS).tolist()
     records = [
         {"image_id": img_id, "category_id": category, "bbox": box, "score": score}
-        for category, box, score in zip(classes, boxes, scores)
+        for category, box, score in zip(
+            instances.pred_classes.tolist(), boxes, instances.scores.tolist()
+        )
     ]
     if instances.has("pred_masks"):
         for record, mask in zip(records, instances.pred_masks):
@@ -234,7 +200,7 @@ def _run_cocoeval(coco: COCO, results: list[dict], task: str, max_dets: list[int
             result.pop("bbox", None)
     printed = io.StringIO()
     with contextlib.redirect_stdout(io.StringIO()):
-        # A results file needs neither; old json files lack them.
+        # A results file does not need it; old json files lack it.
         coco.dataset.setdefault("info", {})
         coco_eval = COCOeval(coco, coco.loadRes(results), task)
         coco_eval.params.maxDets = max_dets
@@ -253,15 +219,12 @@ def _mean_precision(precision: np.ndarray) -> float:
     return float(np.mean(precision) * 100) if precision.size else float("nan")
 
 
-def _class_table(names: Sequence[str], values: Sequence[float]) -> str:
+def _table(rows: list, headers) -> str:
+    return tabulate(rows, headers, tablefmt="pipe", floatfmt=".3f", numalign="left")
+
+
+def _class_table(values: dict[str, float]) -> str:
     """A table of three classes a row."""
-    cells = [cell for pair in zip(names, values) for cell in pair]
-    columns = min(6, len(cells))
-    rows = itertools.zip_longest(*[cells[i::columns] for i in range(columns)])
-    return tabulate(
-        rows,
-        tablefmt="pipe",
-        floatfmt=".3f",
-        headers=["category", "AP"] * (columns // 2),
-        numalign="left",
-    )
+    cells = [cell for pair in values.items() for cell in pair]
+    rows = [cells[i : i + 6] for i in range(0, len(cells), 6)]
+    return _table(rows, ["category", "AP"] * min(3, len(values)))

@@ -1,23 +1,15 @@
-"""Run a model over a data set and evaluate what it says."""
+"""Run a model over a data set, evaluate what it says, and bring results in the form of logs."""
 
 import datetime
 import logging
-from collections import OrderedDict
-from contextlib import ExitStack, contextmanager
+import time
+from collections.abc import Mapping
+from contextlib import contextmanager
 
 import torch
-from fvcore.common.timer import Timer
 from torch import nn
 
 from ..utils import comm
-from ..utils.logger import log_every_n_seconds
-
-__all__ = [
-    "DatasetEvaluator",
-    "DatasetEvaluators",
-    "inference_context",
-    "inference_on_dataset",
-]
 
 logger = logging.getLogger(__name__)
 
@@ -50,13 +42,13 @@ class DatasetEvaluators(DatasetEvaluator):
             evaluator.process(inputs, outputs)
 
     def evaluate(self):
-        results = OrderedDict()
+        results = {}
         for evaluator in self._evaluators:
             result = evaluator.evaluate()
             if comm.is_main_process() and result is not None:
-                for key, value in result.items():
-                    assert key not in results, f"Two evaluators return results named {key!r}."
-                    results[key] = value
+                both = results.keys() & result.keys()
+                assert not both, f"Two evaluators return results named {both}."
+                results.update(result)
         return results
 
 
@@ -65,61 +57,90 @@ def inference_on_dataset(
 ):
     """Run the model over the loader and return the evaluator's results, {} where it has none.
 
-    Args:
-        model: called with each batch, in eval mode if it is a module (its mode is put back).
-        data_loader: with a length; yields lists of dicts.
-        evaluator: one, several, or None just to measure the speed.
+    A module is put in eval mode meanwhile. `evaluator` may be a list, or None for the speed alone.
     """
     total = len(data_loader)
     logger.info("Start inference on %d batches", total)
     if not isinstance(evaluator, DatasetEvaluator):
         evaluator = DatasetEvaluators(evaluator or [])
     evaluator.reset()
-    warmup = min(5, total - 1)
-    timer, seconds, counted = Timer(), dict.fromkeys(("data", "inference", "eval"), 0.0), 0
-
-    def time_of(part):
-        if counted > 0:
-            seconds[part] += timer.seconds()
-        timer.reset()
-
-    with ExitStack() as stack:
-        if isinstance(model, nn.Module):
-            stack.enter_context(inference_context(model))
-        stack.enter_context(torch.no_grad())
-        for index, inputs in enumerate(data_loader):
-            counted = max(index + 1 - warmup, 0)
-            time_of("data")
+    pace = _Pace(total)
+    with inference_context(model), torch.no_grad():
+        for inputs in data_loader:
+            pace.lap("data")
             outputs = model(inputs)
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
-            time_of("inference")
+            pace.lap("inference")
             evaluator.process(inputs, outputs)
-            time_of("eval")
-            if counted > warmup:
-                _log_progress(index + 1, total, {k: v / counted for k, v in seconds.items()})
-    if counted:
-        pace = seconds["inference"] / counted
-        logger.info("Pure inference: %.4f s/iter on %d processes", pace, comm.get_world_size())
-    results = evaluator.evaluate()
-    return {} if results is None else results
+            pace.lap("eval")
+            pace.log_progress()
+    return evaluator.evaluate() or {}
 
 
-def _log_progress(done: int, total: int, seconds: dict[str, float]) -> None:
-    each = sum(seconds.values())
-    eta = datetime.timedelta(seconds=int(each * (total - done)))
-    parts = ". ".join(f"{part}: {value:.4f} s/iter" for part, value in seconds.items())
-    log_every_n_seconds(
-        logging.INFO, f"Inference done {done}/{total}. {parts}. ETA={eta}", n=5, name=__name__
-    )
+class _Pace:
+    """How long the parts of an iteration take; the first few iterations do not count."""
+
+    def __init__(self, total: int):
+        self._total, self._done, self._warmup = total, 0, min(5, total - 1)
+        self._seconds = dict.fromkeys(("data", "inference", "eval"), 0.0)
+        self._last_lap = self._last_log = time.perf_counter()
+
+    def lap(self, part: str) -> None:
+        now = time.perf_counter()
+        if self._done >= self._warmup:
+            self._seconds[part] += now - self._last_lap
+        self._last_lap = now
+
+    def log_progress(self) -> None:
+        """End the iteration; log every five seconds, and at the end."""
+        self._done += 1
+        counted = self._done - self._warmup
+        due = self._last_lap - self._last_log >= 5 or self._done == self._total
+        if not due or counted <= 0:
+            return
+        self._last_log = self._last_lap
+        each = {part: seconds / counted for part, seconds in self._seconds.items()}
+        left = sum(each.values()) * (self._total - self._done)
+        logger.info(
+            "Inference done %d/%d on each of %d processes. %s. ETA=%s",
+            *(self._done, self._total, comm.get_world_size()),
+            ". ".join(f"{part}: {seconds:.4f} s/iter" for part, seconds in each.items()),
+            datetime.timedelta(seconds=int(left)),
+        )
 
 
 @contextmanager
-def inference_context(model: nn.Module):
-    """Put the model in eval mode within the block, then back."""
-    training = model.training
-    model.eval()
+def inference_context(model):
+    """Put a module in eval mode within the block, then back."""
+    training = isinstance(model, nn.Module) and model.training
+    if training:
+        model.eval()
     try:
         yield
     finally:
-        model.train(training)
+        if training:
+            model.train()
+
+
+def print_csv_format(results: Mapping) -> None:
+    """Log main results so that they can be copied into a spreadsheet; per-class ones are not."""
+    for task, values in results.items():
+        if isinstance(values, Mapping):
+            main = {name: value for name, value in values.items() if "-" not in name}
+            logger.info("copypaste: Task: %s", task)
+            logger.info("copypaste: %s", ",".join(main))
+            logger.info("copypaste: %s", ",".join(f"{value:.4f}" for value in main.values()))
+        else:
+            logger.info("copypaste: %s=%s", task, values)
+
+
+def flatten_results_dict(results: Mapping) -> dict:
+    """Turn {"bbox": {"AP": 1}} into {"bbox/AP": 1}, at any depth."""
+    flat = {}
+    for key, value in results.items():
+        if isinstance(value, Mapping):
+            flat.update({f"{key}/{k}": v for k, v in flatten_results_dict(value).items()})
+        else:
+            flat[key] = value
+    return flat

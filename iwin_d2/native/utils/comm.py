@@ -7,8 +7,6 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-_local_process_group = None
-
 
 def _running() -> bool:
     return dist.is_available() and dist.is_initialized()
@@ -24,30 +22,9 @@ def get_rank() -> int:
     return dist.get_rank() if _running() else 0
 
 
-def create_local_process_group(num_workers_per_machine: int) -> None:
-    """Tell this module how many processes each machine runs; every process calls it once.
-
-    Raises:
-        ValueError: if the processes do not divide evenly over machines.
-    """
-    global _local_process_group
-    size = num_workers_per_machine
-    if get_world_size() % size != 0:
-        raise ValueError(f"{get_world_size()} processes do not divide into machines of {size}.")
-    for machine in range(get_world_size() // size):
-        # Every process takes part in making every group, and keeps its own machine's.
-        group = dist.new_group(list(range(machine * size, (machine + 1) * size)))
-        if machine == get_rank() // size:
-            _local_process_group = group
-
-
 def get_local_rank() -> int:
-    """The number of this process on its machine, from 0."""
-    if not _running():
-        return 0
-    if _local_process_group is None:
-        raise RuntimeError("Start the processes with launch(): the local process group is not set.")
-    return dist.get_rank(group=_local_process_group)
+    """The number of this process on its machine, from 0: LOCAL_RANK, as launch and torchrun set."""
+    return dist.get_node_local_rank() if _running() else 0
 
 
 def is_main_process() -> bool:
@@ -57,12 +34,9 @@ def is_main_process() -> bool:
 
 def synchronize() -> None:
     """Wait until every process has come here."""
-    if get_world_size() == 1:
-        return
-    if dist.get_backend() == dist.Backend.NCCL:
-        dist.barrier(device_ids=[torch.cuda.current_device()])
-    else:
-        dist.barrier()
+    if get_world_size() > 1:
+        nccl = dist.get_backend() == dist.Backend.NCCL
+        dist.barrier(device_ids=[torch.cuda.current_device()] if nccl else None)
 
 
 @functools.lru_cache
@@ -75,7 +49,7 @@ def all_gather(data: Any, group=None) -> list[Any]:
     """Collect one picklable object of every process, in the order of ranks, in each of them."""
     if get_world_size() == 1:
         return [data]
-    group = _object_group() if group is None else group
+    group = group or _object_group()
     output = [None] * dist.get_world_size(group)
     dist.all_gather_object(output, data, group=group)
     return output
@@ -85,9 +59,8 @@ def gather(data: Any, dst: int = 0, group=None) -> list[Any]:
     """Collect one picklable object of every process in process `dst`; others get []."""
     if get_world_size() == 1:
         return [data]
-    group = _object_group() if group is None else group
-    receives = dist.get_rank(group) == dst
-    output = [None] * dist.get_world_size(group) if receives else None
+    group = group or _object_group()
+    output = [None] * dist.get_world_size(group) if dist.get_rank(group) == dst else None
     dist.gather_object(data, output, dst=dst, group=group)
     return output or []
 
@@ -100,12 +73,11 @@ def shared_random_seed() -> int:
 @torch.no_grad()
 def reduce_dict(input_dict: dict[str, torch.Tensor], average: bool = True):
     """Sum or average tensors of the same names over all processes; valid in process 0 only."""
-    world_size = get_world_size()
-    if world_size < 2:
+    if get_world_size() == 1:
         return input_dict
     names = sorted(input_dict)  # the same order everywhere
     values = torch.stack([input_dict[name] for name in names])
     dist.reduce(values, dst=0)
     if average and dist.get_rank() == 0:
-        values /= world_size
+        values /= get_world_size()
     return dict(zip(names, values))

@@ -1,4 +1,4 @@
-"""Random seeds and a description of the environment."""
+"""Random seeds."""
 
 import logging
 import os
@@ -7,10 +7,6 @@ import time
 
 import numpy as np
 import torch
-
-from ...environment import collect_environment as collect_env_info
-
-__all__ = ["collect_env_info", "seed_all_rng"]
 
 
 def seed_all_rng(seed: int | None = None) -> None:

@@ -3,6 +3,7 @@
 import datetime
 import json
 import logging
+import math
 import time
 from collections import defaultdict
 from contextlib import contextmanager
@@ -28,30 +29,32 @@ def has_event_storage() -> bool:
     return bool(_storages)
 
 
-class EventStorage:
-    """Histories of named scalars of a training run.
+def put_scalar(name: str, value: float) -> None:
+    """Record a number in the running training's storage; outside a training, do nothing."""
+    if _storages:
+        _storages[-1].put_scalar(name, value)
 
-    Used as a context manager; code anywhere below reaches it by `get_event_storage()`.
+
+class EventStorage:
+    """Histories of named scalars of a training run; a context manager.
+
+    Code inside its block reaches it by `get_event_storage()`. The trainer sets `iter`.
     """
 
     def __init__(self, start_iter: int = 0):
+        self.iter = start_iter
         self._history: dict[str, HistoryBuffer] = defaultdict(HistoryBuffer)
         self._smoothing_hints: dict[str, bool] = {}
         self._latest: dict[str, tuple[float, int]] = {}
-        self._iter = start_iter
         self._prefix = ""
 
     def put_scalar(self, name, value, smoothing_hint=True, cur_iter=None) -> None:
-        """Record a number for this iteration.
+        """Record a number or one-element tensor for this iteration.
 
-        Args:
-            name: what it is called.
-            value: a number or one-element tensor.
-            smoothing_hint: whether writers should show a median over the last iterations.
-            cur_iter: the iteration to record it for, when not the storage's own.
+        `smoothing_hint`: whether writers should show a median over the last iterations.
         """
         name = self._prefix + name
-        cur_iter = self._iter if cur_iter is None else cur_iter
+        cur_iter = self.iter if cur_iter is None else cur_iter
         value = float(value)
         self._history[name].update(value, cur_iter)
         self._latest[name] = (value, cur_iter)
@@ -80,32 +83,15 @@ class EventStorage:
     def latest_with_smoothing_hint(self, window_size=20) -> dict[str, tuple[float, int]]:
         """As latest(), but scalars to be smoothed give the median of their last values."""
         return {
-            name: (
-                float(self._history[name].median(self.count_samples(name, window_size)))
-                if self._smoothing_hints[name]
-                else value,
-                cur_iter,
-            )
-            for name, (value, cur_iter) in self._latest.items()
+            name: (self.median(name, window_size) if self._smoothing_hints[name] else value, it)
+            for name, (value, it) in self._latest.items()
         }
 
-    def count_samples(self, name, window_size=20) -> int:
-        """How many values of a scalar lie in the last `window_size` iterations, at least 1."""
+    def median(self, name, window_size=20) -> float:
+        """The median of a scalar's values in the last `window_size` iterations, at least one."""
         recent = [it for _, it in self._history[name].values()[-window_size:]]
-        return max(sum(it > self._iter - window_size for it in recent), 1)
-
-    def step(self) -> None:
-        """Go on to the next iteration (most users let the trainer set `iter`)."""
-        self._iter += 1
-
-    @property
-    def iter(self) -> int:
-        """The current iteration; the trainer sets it."""
-        return self._iter
-
-    @iter.setter
-    def iter(self, value: int) -> None:
-        self._iter = int(value)
+        count = max(sum(it > self.iter - window_size for it in recent), 1)
+        return float(self._history[name].median(count))
 
     def __enter__(self):
         _storages.append(self)
@@ -117,8 +103,7 @@ class EventStorage:
     @contextmanager
     def name_scope(self, name):
         """Within the block, names of scalars begin with `name/`."""
-        outer = self._prefix
-        self._prefix = name.rstrip("/") + "/"
+        outer, self._prefix = self._prefix, name.rstrip("/") + "/"
         try:
             yield
         finally:
@@ -136,25 +121,36 @@ class EventWriter:
         """Release files."""
 
 
-class JSONWriter(EventWriter):
-    """Appends one JSON object a line: the scalars of an iteration. Read it with pandas or jq."""
+class _ScalarWriter(EventWriter):
+    """Base of the writers that put every scalar of an iteration once."""
 
-    def __init__(self, json_file, window_size=20):
-        self._file = PathManager.open(json_file, "a")
+    def __init__(self, window_size: int):
         self._window_size = window_size
         self._last_write = -1
 
+    def _new_scalars(self) -> list[tuple[str, float, int]]:
+        """(name, value, iteration) of all that is newer than the last call."""
+        latest = get_event_storage().latest_with_smoothing_hint(self._window_size)
+        new = [(name, value, it) for name, (value, it) in latest.items() if it > self._last_write]
+        self._last_write = max((it for _, _, it in new), default=self._last_write)
+        return new
+
+
+class JSONWriter(_ScalarWriter):
+    """Appends one JSON object a line: the scalars of an iteration. Read it with pandas or jq."""
+
+    def __init__(self, json_file, window_size=20):
+        super().__init__(window_size)
+        self._file = PathManager.open(json_file, "a")
+
     def write(self) -> None:
-        """Append the scalars that are newer than the last write."""
-        storage = get_event_storage()
+        """Append what is newer than the last write."""
         rows: dict[int, dict] = defaultdict(dict)
-        for name, (value, it) in storage.latest_with_smoothing_hint(self._window_size).items():
-            if it > self._last_write:  # otherwise it is in the file already
+        for name, value, it in self._new_scalars():
+            if math.isfinite(value):  # JSON has no other numbers
                 rows[it][name] = value
         for it in sorted(rows):
-            rows[it]["iteration"] = it
-            self._file.write(json.dumps(rows[it], sort_keys=True) + "\n")
-            self._last_write = it
+            self._file.write(json.dumps({**rows[it], "iteration": it}, sort_keys=True) + "\n")
         self._file.flush()
 
     def close(self) -> None:
@@ -162,13 +158,12 @@ class JSONWriter(EventWriter):
         self._file.close()
 
 
-class TensorboardXWriter(EventWriter):
+class TensorboardXWriter(_ScalarWriter):
     """Writes scalars into a TensorBoard folder."""
 
     def __init__(self, log_dir: str, window_size: int = 20, **kwargs):
-        self._window_size = window_size
+        super().__init__(window_size)
         self._arguments = {"log_dir": log_dir, **kwargs}
-        self._last_write = -1
 
     @cached_property
     def _writer(self):
@@ -179,13 +174,8 @@ class TensorboardXWriter(EventWriter):
 
     def write(self) -> None:
         """Write what is newer than the last write."""
-        storage = get_event_storage()
-        newest = self._last_write
-        for name, (value, it) in storage.latest_with_smoothing_hint(self._window_size).items():
-            if it > self._last_write:
-                self._writer.add_scalar(name, value, it)
-                newest = max(newest, it)
-        self._last_write = newest
+        for name, value, it in self._new_scalars():
+            self._writer.add_scalar(name, value, it)
 
     def close(self) -> None:
         """Close the file, if anything was ever written."""
@@ -203,43 +193,32 @@ class CommonMetricPrinter(EventWriter):
         self._last_write: tuple[int, float] | None = None  # (iteration, clock)
 
     def _get_eta(self, storage) -> str | None:
+        """The remaining time, by the recorded "time" or, while there is none, by the last line."""
         if self._max_iter is None:
             return None
-        iteration = storage.iter
+        remaining, pace = self._max_iter - storage.iter - 1, None
         if "time" in storage.histories():
-            seconds = storage.history("time").median(1000) * (self._max_iter - iteration - 1)
-            storage.put_scalar("eta_seconds", seconds, smoothing_hint=False)
-            return str(datetime.timedelta(seconds=int(seconds)))
-        # The first iterations have no "time" yet: estimate from the last line.
-        eta = None
-        if self._last_write is not None and iteration > self._last_write[0]:
-            pace = (time.perf_counter() - self._last_write[1]) / (iteration - self._last_write[0])
-            eta = str(datetime.timedelta(seconds=int(pace * (self._max_iter - iteration - 1))))
-        self._last_write = (iteration, time.perf_counter())
-        return eta
+            pace = storage.history("time").median(1000)
+            storage.put_scalar("eta_seconds", pace * remaining, smoothing_hint=False)
+        else:
+            last, self._last_write = self._last_write, (storage.iter, time.perf_counter())
+            if last is not None and storage.iter > last[0]:
+                pace = (self._last_write[1] - last[1]) / (storage.iter - last[0])
+        return None if pace is None else str(datetime.timedelta(seconds=int(pace * remaining)))
 
     def write(self) -> None:
         """Log the line of this iteration."""
         storage = get_event_storage()
         if storage.iter == self._max_iter:
             return  # after the last iteration (an evaluation's results): nothing new to show
-
-        def median(name):
-            return storage.history(name).median(storage.count_samples(name, self._window_size))
-
-        histories = storage.histories()
-        parts = []
-        eta = self._get_eta(storage)
-        if eta is not None:
-            parts.append(f"eta: {eta}")
+        histories, eta = storage.histories(), self._get_eta(storage)
+        parts = [] if eta is None else [f"eta: {eta}"]
         parts.append(f"iter: {storage.iter}")
-        parts += [f"{name}: {median(name):.4g}" for name in list(histories) if "loss" in name]
-        if "time" in histories:
-            parts.append(f"time: {median('time'):.4f}")
-            parts.append(f"last_time: {histories['time'].latest():.4f}")
-        if "data_time" in histories:
-            parts.append(f"data_time: {median('data_time'):.4f}")
-            parts.append(f"last_data_time: {histories['data_time'].latest():.4f}")
+        for name in [name for name in histories if "loss" in name]:
+            parts.append(f"{name}: {storage.median(name, self._window_size):.4g}")
+        for name in [name for name in ("time", "data_time") if name in histories]:
+            parts.append(f"{name}: {storage.median(name, self._window_size):.4f}")
+            parts.append(f"last_{name}: {histories[name].latest():.4f}")
         if "lr" in histories:
             parts.append(f"lr: {histories['lr'].latest():.5g}")
         if torch.cuda.is_available():

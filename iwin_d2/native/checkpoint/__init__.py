@@ -1,7 +1,0 @@
-"""Counterparts of detectron2.checkpoint."""
-
-from fvcore.common.checkpoint import Checkpointer, PeriodicCheckpointer
-
-from .detection_checkpoint import DetectionCheckpointer
-
-__all__ = ["Checkpointer", "DetectionCheckpointer", "PeriodicCheckpointer"]
