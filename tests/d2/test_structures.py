@@ -51,7 +51,6 @@ def test_boxes_measure():
     assert boxes.area().tolist() == [200, 0, 456]
     assert boxes.nonempty().tolist() == [True, False, True]
     assert boxes.nonempty(threshold=10).tolist() == [False, False, True]
-    assert boxes.get_centers().tolist() == [[5, 10], [5, 7], [2, 21]]
     assert boxes.inside_box((30, 12)).tolist() == [True, True, False]
     assert boxes.inside_box((30, 12), boundary_threshold=11).tolist() == [True, True, True]
 
