@@ -1,47 +1,16 @@
-"""The parts that detectors are built from."""
+"""The parts that detectors are built from. The door lists all names."""
+# ruff: noqa: F401
 
-from .anchor_generator import DefaultAnchorGenerator
-from .backbone import BACKBONE_REGISTRY, Backbone
-from .box_head import FastRCNNConvFCHead
-from .box_regression import Box2BoxTransform
-from .fast_rcnn import FastRCNNOutputLayers, fast_rcnn_inference
-from .fpn import FPN, LastLevelMaxPool
+from .backbone import BACKBONE_REGISTRY, FPN, Backbone, LastLevelMaxPool
+from .box_head import FastRCNNConvFCHead, FastRCNNOutputLayers, fast_rcnn_inference
 from .mask_head import MaskRCNNConvUpsampleHead, mask_rcnn_inference, mask_rcnn_loss
-from .matcher import Matcher
-from .poolers import ROIPooler
-from .postprocessing import detector_postprocess
-from .rcnn import GeneralizedRCNN
+from .rcnn import GeneralizedRCNN, detector_postprocess
 from .roi_heads import (
     ROIHeads,
+    ROIPooler,
     StandardROIHeads,
     add_ground_truth_to_proposals,
     select_foreground_proposals,
 )
-from .rpn import RPN, StandardRPNHead
-from .sampling import subsample_labels
-
-__all__ = [
-    "BACKBONE_REGISTRY",
-    "FPN",
-    "RPN",
-    "Backbone",
-    "Box2BoxTransform",
-    "DefaultAnchorGenerator",
-    "FastRCNNConvFCHead",
-    "FastRCNNOutputLayers",
-    "GeneralizedRCNN",
-    "LastLevelMaxPool",
-    "MaskRCNNConvUpsampleHead",
-    "Matcher",
-    "ROIHeads",
-    "ROIPooler",
-    "StandardROIHeads",
-    "StandardRPNHead",
-    "add_ground_truth_to_proposals",
-    "detector_postprocess",
-    "fast_rcnn_inference",
-    "mask_rcnn_inference",
-    "mask_rcnn_loss",
-    "select_foreground_proposals",
-    "subsample_labels",
-]
+from .rpn import RPN, DefaultAnchorGenerator, StandardRPNHead
+from .targets import Box2BoxTransform, Matcher, subsample_labels

@@ -7,52 +7,47 @@ import torch.nn.functional as F
 from fvcore.nn import weight_init
 from torch import Tensor, nn
 
-from ..layers import Conv2d, ConvTranspose2d, ShapeSpec, cat, get_norm
+from ..layers import Conv2d, ConvTranspose2d, ShapeSpec, cat
 from ..structures import Instances
-from .metrics import put_scalars
+from ..utils.events import put_scalar
+from .backbone import make_conv
 
-__all__ = ["MaskRCNNConvUpsampleHead", "mask_rcnn_inference", "mask_rcnn_loss"]
+
+def _of_classes(logits: Tensor, classes: list[Tensor]) -> Tensor:
+    """The masks [R, M, M] of the classes, of all images, out of [R, K, M, M] or [R, 1, M, M]."""
+    if logits.shape[1] == 1:  # one mask serves all classes
+        return logits[:, 0]
+    return logits[torch.arange(len(logits), device=logits.device), cat(classes)]
 
 
 def mask_rcnn_loss(pred_mask_logits: Tensor, instances: list[Instances]) -> Tensor:
-    """Return the mean cross-entropy of the masks of the true classes.
+    """Return the mean cross-entropy of the masks [R, K, M, M] or [R, 1, M, M] of the true classes.
 
-    Args:
-        pred_mask_logits: Tensor[R, K, M, M], or [R, 1, M, M] where one mask serves all classes.
-        instances: for each image its foreground proposals, R in all, with `proposal_boxes`,
-            `gt_classes` and `gt_masks`.
+    Takes each image's foreground proposals: `proposal_boxes`, `gt_classes` and `gt_masks`.
     """
-    size = pred_mask_logits.shape[-1]
+    size, device = pred_mask_logits.shape[-1], pred_mask_logits.device
     present = [per_image for per_image in instances if len(per_image) > 0]
     if not present:
         return pred_mask_logits.sum() * 0
-    device = pred_mask_logits.device
     gt_masks = cat(
         [p.gt_masks.crop_and_resize(p.proposal_boxes.tensor, size).to(device) for p in present]
     )
-    if pred_mask_logits.shape[1] == 1:
-        logits = pred_mask_logits[:, 0]
-    else:
-        gt_classes = cat([p.gt_classes for p in present])
-        logits = pred_mask_logits[torch.arange(len(gt_masks), device=device), gt_classes]
+    logits = _of_classes(pred_mask_logits, [p.gt_classes for p in present])
     _log_mask_stats(logits, gt_masks)
     return F.binary_cross_entropy_with_logits(logits, gt_masks.to(logits.dtype))
 
 
 @torch.no_grad()
 def _log_mask_stats(logits: Tensor, gt_masks: Tensor) -> None:
-    """Put the share of pixels that are right, and of either kind that are wrong."""
+    """Record the share of pixels that are right, and of either kind that are wrong."""
     wrong = (logits > 0) != gt_masks
     counts = torch.stack([wrong.sum(), gt_masks.sum(), (wrong & gt_masks).sum()])
     num_wrong, num_positive, num_missed = counts.tolist()
     total = gt_masks.numel()
-    put_scalars(
-        **{
-            "mask_rcnn/accuracy": 1 - num_wrong / max(total, 1),
-            "mask_rcnn/false_positive": (num_wrong - num_missed) / max(total - num_positive, 1),
-            "mask_rcnn/false_negative": num_missed / max(num_positive, 1),
-        }
-    )
+    false_positive = (num_wrong - num_missed) / max(total - num_positive, 1)
+    put_scalar("mask_rcnn/accuracy", 1 - num_wrong / max(total, 1))
+    put_scalar("mask_rcnn/false_positive", false_positive)
+    put_scalar("mask_rcnn/false_negative", num_missed / max(num_positive, 1))
 
 
 def mask_rcnn_inference(pred_mask_logits: Tensor, pred_instances: list[Instances]) -> None:
@@ -60,11 +55,8 @@ def mask_rcnn_inference(pred_mask_logits: Tensor, pred_instances: list[Instances
 
     Takes the logits [R, K, M, M] or [R, 1, M, M] of the R detections of all images.
     """
-    if pred_mask_logits.shape[1] > 1:
-        classes = cat([instances.pred_classes for instances in pred_instances])
-        rows = torch.arange(len(classes), device=classes.device)
-        pred_mask_logits = pred_mask_logits[rows, classes][:, None]
-    probabilities = pred_mask_logits.sigmoid()
+    logits = _of_classes(pred_mask_logits, [x.pred_classes for x in pred_instances])
+    probabilities = logits.sigmoid()[:, None]
     counts = [len(instances) for instances in pred_instances]
     for instances, masks in zip(pred_instances, probabilities.split(counts)):
         instances.pred_masks = masks
@@ -95,16 +87,9 @@ class MaskRCNNConvUpsampleHead(nn.Sequential):
             raise ValueError("conv_dims must name at least the transposed convolution's channels")
         channels = input_shape.channels
         for k, conv_dim in enumerate(conv_dims[:-1], start=1):
-            conv = Conv2d(
-                channels,
-                conv_dim,
-                kernel_size=3,
-                padding=1,
-                bias=not conv_norm,
-                norm=get_norm(conv_norm, conv_dim),
-                activation=nn.ReLU(),
+            conv = make_conv(
+                channels, conv_dim, 3, conv_norm, weight_init.c2_msra_fill, activation=nn.ReLU()
             )
-            weight_init.c2_msra_fill(conv)
             self.add_module(f"mask_fcn{k}", conv)
             channels = conv_dim
         self.deconv = ConvTranspose2d(channels, conv_dims[-1], kernel_size=2, stride=2)
@@ -120,11 +105,7 @@ class MaskRCNNConvUpsampleHead(nn.Sequential):
         return super().forward(x)
 
     def forward(self, x: Tensor, instances: list[Instances]):
-        """Return {"loss_mask": ...} in training, else the instances with `pred_masks`.
-
-        Takes the features [R, C, M, M] of all images' instances, which are as `mask_rcnn_loss` and
-        `mask_rcnn_inference` want them.
-        """
+        """Return {"loss_mask": ...} in training, else the instances with `pred_masks`."""
         logits = self.layers(x)
         if self.training:
             return {"loss_mask": mask_rcnn_loss(logits, instances) * self.loss_weight}

@@ -4,20 +4,44 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ..structures import ImageList, Instances
+from ..layers import paste_masks_in_image
+from ..structures import Boxes, ImageList, Instances
 from .backbone import Backbone
-from .postprocessing import detector_postprocess
 
-__all__ = ["GeneralizedRCNN"]
+
+def detector_postprocess(
+    results: Instances, output_height: int, output_width: int, mask_threshold: float = 0.5
+) -> Instances:
+    """Bring detections to the size that the user wants, usually that of the original image.
+
+    Returns new Instances: boxes scaled and clipped, the empty ones dropped, `pred_masks` pasted
+    into Tensor[N, output_height, output_width] of bool.
+    """
+    height, width = results.image_size
+    results = Instances((output_height, output_width), **results.get_fields())
+    name = "pred_boxes" if results.has("pred_boxes") else "proposal_boxes"
+    boxes: Boxes = results.get(name).clone()  # the caller's own stay as they are
+    boxes.scale(output_width / width, output_height / height)
+    boxes.clip(results.image_size)
+    results.set(name, boxes)
+    results = results[boxes.nonempty()]
+    if results.has("pred_masks"):
+        results.pred_masks = paste_masks_in_image(
+            results.pred_masks[:, 0],
+            results.get(name),
+            results.image_size,
+            threshold=mask_threshold,
+        )
+    return results
 
 
 class GeneralizedRCNN(nn.Module):
     """Feature maps, proposals, then per-box predictions.
 
     `pixel_mean` and `pixel_std` normalise each image channel; `input_format` says what the channels
-    are ("RGB", "BGR"); `vis_period` must be 0, drawing during training is not offered.
+    are ("RGB", "BGR").
     """
 
     def __init__(
@@ -29,16 +53,12 @@ class GeneralizedRCNN(nn.Module):
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
         input_format: str | None = None,
-        vis_period: int = 0,
     ):
         super().__init__()
-        if vis_period > 0:
-            raise ValueError("vis_period must be 0: drawing during training is not offered")
         self.backbone = backbone
         self.proposal_generator = proposal_generator
         self.roi_heads = roi_heads
         self.input_format = input_format
-        self.vis_period = vis_period
         mean, std = (torch.tensor(v, dtype=torch.float32) for v in (pixel_mean, pixel_std))
         if mean.shape != std.shape:
             raise AssertionError(f"pixel_mean {list(mean)} and pixel_std {list(std)} must match")
@@ -52,17 +72,11 @@ class GeneralizedRCNN(nn.Module):
         return self.pixel_mean.device
 
     def forward(self, batched_inputs: list[dict[str, Any]]):
-        """Return losses in training, else detections.
+        """Return a dict of losses in training, else for each image a dict with "instances".
 
-        Args:
-            batched_inputs: for each image a dict of
-                "image": Tensor[C, H, W], in `input_format`;
-                "instances": in training, the ground truth;
-                "height", "width": outside training, the size to give detections in, if it is not
-                that of the image.
-
-        Returns:
-            In training a dict of losses; else for each image a dict with "instances".
+        Takes for each image a dict of "image", Tensor[C, H, W] in `input_format`; in training
+        "instances", the ground truth; else optionally "height" and "width", the size to give
+        detections in if it is not the image's.
         """
         if not self.training:
             return self.inference(batched_inputs)
@@ -79,13 +93,9 @@ class GeneralizedRCNN(nn.Module):
         detected_instances: list[Instances] | None = None,
         do_postprocess: bool = True,
     ):
-        """Detect.
+        """Detect, or with `detected_instances` (boxes and classes) predict only what else there is.
 
-        Args:
-            batched_inputs: as in `forward`.
-            detected_instances: for each image `pred_boxes` and `pred_classes` that are already
-                known; only what else the heads predict (masks) is then computed.
-            do_postprocess: give dicts as `forward` does; else the Instances on the input's size.
+        Returns what `forward` does, or without `do_postprocess` Instances on the input's size.
         """
         if self.training:
             raise AssertionError("inference is for a model in eval mode")
@@ -99,27 +109,17 @@ class GeneralizedRCNN(nn.Module):
             results = self.roi_heads.forward_with_given_boxes(features, detected_instances)
         if not do_postprocess:
             return results
-        return self._postprocess(results, batched_inputs, images.image_sizes)
+        outputs = []
+        for instances, x, (height, width) in zip(results, batched_inputs, images.image_sizes):
+            size = x.get("height", height), x.get("width", width)
+            outputs.append({"instances": detector_postprocess(instances, *size)})
+        return outputs
 
     def preprocess_image(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
         """Normalise the images, pad them as the backbone wants it, and make a batch of them."""
         images = [x["image"].to(self.device, non_blocking=True) for x in batched_inputs]
-        images: list[Tensor] = [(x - self.pixel_mean) / self.pixel_std for x in images]
         return ImageList.from_tensors(
-            images,
+            [(x - self.pixel_mean) / self.pixel_std for x in images],
             self.backbone.size_divisibility,
             padding_constraints=self.backbone.padding_constraints,
         )
-
-    @staticmethod
-    def _postprocess(
-        instances: list[Instances],
-        batched_inputs: list[dict[str, Any]],
-        image_sizes: list[tuple[int, int]],
-    ) -> list[dict[str, Instances]]:
-        """Give each image's detections in the size that its input asks for."""
-        results = []
-        for per_image, x, (height, width) in zip(instances, batched_inputs, image_sizes):
-            size = x.get("height", height), x.get("width", width)
-            results.append({"instances": detector_postprocess(per_image, *size)})
-        return results

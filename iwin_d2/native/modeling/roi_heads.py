@@ -6,49 +6,100 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..layers import nonzero_tuple
+from ..layers import ROIAlign, cat, nonzero_tuple
 from ..structures import Boxes, ImageList, Instances, pairwise_iou
-from .matcher import Matcher
-from .metrics import put_scalars
-from .poolers import ROIPooler
-from .sampling import subsample_labels
-
-__all__ = [
-    "ROIHeads",
-    "StandardROIHeads",
-    "add_ground_truth_to_proposals",
-    "select_foreground_proposals",
-]
+from ..utils.events import put_scalar
+from .targets import Matcher, subsample_labels
 
 # The objectness of a box that is certain to hold an object: sigmoid(x) = 1 - 1e-10.
 _GT_LOGIT = math.log((1.0 - 1e-10) / 1e-10)
 
 
-def add_ground_truth_to_proposals(
-    gt: list[Instances] | list[Boxes], proposals: list[Instances]
-) -> list[Instances]:
-    """Append the ground truth to the proposals, so that training always sees good ones.
+class ROIPooler(nn.Module):
+    """Cut each box out of the pyramid level that suits its size.
 
     Args:
-        gt: for each image Instances with `gt_boxes`, or the boxes.
-        proposals: for each image, with `proposal_boxes` and `objectness_logits`.
-
-    Returns:
-        New Instances with the fields of the proposals.
+        output_size: side of the result, or (height, width).
+        scales: of each level, 1 / stride, from fine to coarse; each half the one before.
+        sampling_ratio: samples per side of an output cell; 0 adapts it to the box.
+        pooler_type: "ROIAlignV2" (aligned to pixel centres) or "ROIAlign" (half a cell off, as
+            older models have it).
+        canonical_box_size: a box of this size (square root of the area, in pixels) ...
+        canonical_level: ... is taken from the level of stride 2 ** canonical_level; one level
+            coarser for each doubling.
     """
-    if len(gt) != len(proposals):
-        raise AssertionError(f"ground truth of {len(gt)} images, proposals of {len(proposals)}")
+
+    def __init__(
+        self,
+        output_size: int | tuple[int, int],
+        scales: Sequence[float],
+        sampling_ratio: int,
+        pooler_type: str,
+        canonical_box_size: int = 224,
+        canonical_level: int = 4,
+    ):
+        super().__init__()
+        if isinstance(output_size, int):
+            output_size = (output_size, output_size)
+        if pooler_type not in ("ROIAlignV2", "ROIAlign"):
+            raise ValueError(f"pooler_type is 'ROIAlignV2' or 'ROIAlign', got {pooler_type!r}")
+        self.min_level = round(-math.log2(scales[0]))
+        self.max_level = self.min_level + len(scales) - 1
+        levels = range(self.min_level, self.max_level + 1)
+        if not all(math.isclose(scale, 2.0**-level) for scale, level in zip(scales, levels)):
+            raise ValueError(f"scales are powers of 2, each half the last; got {list(scales)}")
+        self.output_size = tuple(output_size)
+        self.canonical_box_size = canonical_box_size
+        self.canonical_level = canonical_level
+        aligned = pooler_type == "ROIAlignV2"
+        self.level_poolers = nn.ModuleList(
+            ROIAlign(self.output_size, scale, sampling_ratio, aligned) for scale in scales
+        )
+
+    def _assign_levels(self, boxes: Tensor) -> Tensor:
+        """Return the index of the level for each of the boxes, Tensor[R]."""
+        size = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).sqrt()
+        # The small number keeps a box without extent from being minus infinity.
+        doublings = torch.log2(size / self.canonical_box_size + 1e-8)
+        level = torch.floor(self.canonical_level + doublings)
+        return level.clamp(self.min_level, self.max_level).long() - self.min_level
+
+    def forward(self, x: list[Tensor], box_lists: list[Boxes]) -> Tensor:
+        """Pool from the levels, each Tensor[N, C, Hi, Wi], the boxes of each of the N images.
+
+        Returns Tensor[R, C, *output_size] for the R boxes of all images, in their order.
+        """
+        if len(x) != len(self.level_poolers):
+            raise AssertionError(f"{len(x)} feature maps for {len(self.level_poolers)} scales")
+        if len(box_lists) != x[0].shape[0]:
+            raise AssertionError(f"boxes of {len(box_lists)} images for {x[0].shape[0]} images")
+        boxes = cat([boxes.tensor for boxes in box_lists])
+        counts = torch.tensor([len(b) for b in box_lists], device=boxes.device)
+        image = torch.arange(len(box_lists), device=boxes.device).repeat_interleave(counts)
+        rois = torch.cat((image[:, None].to(boxes.dtype), boxes), dim=1)
+        if len(x) == 1:
+            return self.level_poolers[0](x[0], rois)
+        levels = self._assign_levels(boxes)
+        pooled = x[0].new_zeros((len(boxes), x[0].shape[1], *self.output_size))
+        for level, (feature, pooler) in enumerate(zip(x, self.level_poolers)):
+            index = nonzero_tuple(levels == level)[0]
+            pooled.index_put_((index,), pooler(feature, rois[index]).to(pooled.dtype))
+        return pooled
+
+
+def add_ground_truth_to_proposals(
+    gt: list[Instances], proposals: list[Instances]
+) -> list[Instances]:
+    """Append each image's ground truth to its proposals, so that training always sees good ones.
+
+    Returns new Instances with the fields of the proposals.
+    """
     extended = []
-    for truth, per_image in zip(gt, proposals):
-        boxes = truth if isinstance(truth, Boxes) else truth.gt_boxes
-        fields = {} if isinstance(truth, Boxes) else truth.get_fields()
-        as_proposals = Instances(per_image.image_size, **fields)
-        as_proposals.proposal_boxes = boxes
-        logits = torch.full((len(boxes),), _GT_LOGIT, device=boxes.device)
+    for truth, per_image in zip(gt, proposals, strict=True):
+        logits = torch.full((len(truth),), _GT_LOGIT, device=truth.gt_boxes.device)
+        as_proposals = Instances(per_image.image_size, **truth.get_fields())
+        as_proposals.proposal_boxes = truth.gt_boxes
         as_proposals.objectness_logits = logits
-        for name in per_image.get_fields():
-            if not as_proposals.has(name):
-                raise AssertionError(f"the proposals' field {name!r} is not in the ground truth")
         extended.append(Instances.cat([per_image, as_proposals]))
     return extended
 
@@ -105,10 +156,11 @@ class ROIHeads(nn.Module):
             classes[matched_labels == -1] = -1
         else:
             classes = torch.full_like(matched_idxs, self.num_classes)
-        foreground, background = subsample_labels(
-            classes, self.batch_size_per_image, self.positive_fraction, self.num_classes
+        sampled = torch.cat(
+            subsample_labels(
+                classes, self.batch_size_per_image, self.positive_fraction, self.num_classes
+            )
         )
-        sampled = torch.cat([foreground, background])
         return sampled, classes[sampled]
 
     @torch.no_grad()
@@ -117,18 +169,13 @@ class ROIHeads(nn.Module):
     ) -> list[Instances]:
         """Draw the proposals to train on and attach their ground truth.
 
-        Args:
-            proposals: for each image, with `proposal_boxes`.
-            targets: for each image, with `gt_boxes`, `gt_classes` and any further gt_* fields.
-
-        Returns:
-            For each image the sampled proposals with `gt_classes` (K for background) and, where
-            the image has any ground truth, the other gt_* fields of the best match (which say
-            something only about foreground).
+        Returns for each image the sampled proposals with `gt_classes` (K for background) and, where
+        the image has any ground truth, the other gt_* fields of the best match (which say something
+        only about foreground).
         """
         if self.proposal_append_gt:
             proposals = add_ground_truth_to_proposals(targets, proposals)
-        sampled_proposals, num_fg, num_bg = [], 0, 0
+        sampled_proposals, num_background = [], 0
         for per_image, truth in zip(proposals, targets):
             iou = pairwise_iou(truth.gt_boxes, per_image.proposal_boxes)
             matched_idxs, matched_labels = self.proposal_matcher(iou)
@@ -142,17 +189,11 @@ class ROIHeads(nn.Module):
                 for name, value in truth.get_fields().items():
                     if name.startswith("gt_") and not chosen.has(name):
                         chosen.set(name, value[matched])
-            background = int((classes == self.num_classes).sum())
-            num_bg += background
-            num_fg += classes.numel() - background
+            num_background += int((classes == self.num_classes).sum())
             sampled_proposals.append(chosen)
-        num_images = len(targets)
-        put_scalars(
-            **{
-                "roi_head/num_fg_samples": num_fg / num_images,
-                "roi_head/num_bg_samples": num_bg / num_images,
-            }
-        )
+        num_foreground = sum(len(p) for p in sampled_proposals) - num_background
+        put_scalar("roi_head/num_fg_samples", num_foreground / len(targets))
+        put_scalar("roi_head/num_bg_samples", num_background / len(targets))
         return sampled_proposals
 
     def forward(
@@ -164,9 +205,8 @@ class ROIHeads(nn.Module):
     ) -> tuple[list[Instances], dict[str, Tensor]]:
         """Turn proposals into detections, or in training into losses.
 
-        Returns:
-            For each image the detections (in training the sampled proposals), and the losses by
-            name ({} outside training).
+        Returns for each image the detections (in training the sampled proposals), and the losses by
+        name ({} outside training).
         """
         raise NotImplementedError
 
@@ -201,31 +241,21 @@ class StandardROIHeads(ROIHeads):
             self.mask_pooler = mask_pooler
             self.mask_head = mask_head
 
-    def forward(
-        self,
-        images: ImageList,
-        features: dict[str, Tensor],
-        proposals: list[Instances],
-        targets: list[Instances] | None = None,
-    ) -> tuple[list[Instances], dict[str, Tensor]]:
+    def forward(self, images, features, proposals, targets=None):
         """See `ROIHeads.forward`."""
         if self.training:
             if targets is None:
                 raise AssertionError("the heads need the ground truth in training")
             proposals = self.label_and_sample_proposals(proposals, targets)
             losses = self._forward_box(features, proposals)
-            losses.update(self._forward_mask(features, proposals))
-            return proposals, losses
+            return proposals, {**losses, **self._forward_mask(features, proposals)}
         detections = self._forward_box(features, proposals)
         return self.forward_with_given_boxes(features, detections), {}
 
     def forward_with_given_boxes(
         self, features: dict[str, Tensor], instances: list[Instances]
     ) -> list[Instances]:
-        """Predict the masks of boxes that are already there.
-
-        Takes for each image `pred_boxes` and `pred_classes`; adds `pred_masks` if there is a head.
-        """
+        """Add `pred_masks`, if there is a mask head, by each image's `pred_boxes` and classes."""
         if self.training:
             raise AssertionError("boxes can be given only outside training")
         return self._forward_mask(features, instances)
@@ -245,8 +275,6 @@ class StandardROIHeads(ROIHeads):
             return {} if self.training else instances
         if self.training:
             instances, _ = select_foreground_proposals(instances, self.num_classes)
-            boxes = [p.proposal_boxes for p in instances]
-        else:
-            boxes = [p.pred_boxes for p in instances]
+        boxes = [p.proposal_boxes if self.training else p.pred_boxes for p in instances]
         maps = [features[name] for name in self.mask_in_features]
         return self.mask_head(self.mask_pooler(maps, boxes), instances)

@@ -1,5 +1,6 @@
-"""Region proposal network (Ren et al. 2015)."""
+"""Anchors and the region proposal network (Ren et al. 2015)."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -8,19 +9,100 @@ from torch import Tensor, nn
 
 from ..layers import Conv2d, batched_nms, cat
 from ..structures import Boxes, ImageList, Instances, pairwise_iou
-from .box_regression import Box2BoxTransform, box_regression_loss
-from .matcher import Matcher
-from .metrics import put_scalars
-from .sampling import subsample_labels
+from ..utils.events import put_scalar
+from .targets import (
+    Box2BoxTransform,
+    Matcher,
+    box_regression_loss,
+    subsample_labels,
+    weigh_losses,
+)
 
-__all__ = ["RPN", "StandardRPNHead"]
+
+def _per_level(values: Sequence, num_levels: int, name: str) -> list[list[float]]:
+    """Spread one list of floats over all levels, or check that there is a list for each."""
+    values = values if isinstance(values[0], Sequence) else [values]
+    values = list(values) * num_levels if len(values) == 1 else values
+    if len(values) != num_levels:
+        raise ValueError(f"{name} has {len(values)} entries for {num_levels} feature maps")
+    return [list(v) for v in values]
+
+
+class DefaultAnchorGenerator(nn.Module):
+    """Anchors of given sizes and shapes around every cell of every feature map.
+
+    Args:
+        sizes: for each feature map a list of anchor sizes (the square root of the area) in pixels
+            of the image; or one list for all maps.
+        aspect_ratios: for each feature map a list of ratios height / width; or one list for all.
+        strides: of each feature map, in pixels.
+        offset: where in its cell an anchor is centred, from 0 (upper left corner) to below 1.
+    """
+
+    box_dim: int = 4
+
+    def __init__(
+        self,
+        *,
+        sizes: Sequence,
+        aspect_ratios: Sequence,
+        strides: Sequence[int],
+        offset: float = 0.5,
+    ):
+        super().__init__()
+        if not 0.0 <= offset < 1.0:
+            raise ValueError(f"offset lies in [0, 1), got {offset}")
+        self.strides = list(strides)
+        self.offset = offset
+        sizes = _per_level(sizes, len(self.strides), "sizes")
+        aspect_ratios = _per_level(aspect_ratios, len(self.strides), "aspect_ratios")
+        for level, (s, a) in enumerate(zip(sizes, aspect_ratios)):
+            anchors = self.generate_cell_anchors(s, a)
+            # Not saved: checkpoints hold only what is learned.
+            self.register_buffer(f"cell_anchors_{level}", anchors, persistent=False)
+
+    @property
+    def cell_anchors(self) -> list[Tensor]:
+        """The anchors of each feature map around (0, 0), each Tensor[A, 4]."""
+        return [getattr(self, f"cell_anchors_{level}") for level in range(len(self.strides))]
+
+    @property
+    def num_anchors(self) -> list[int]:
+        """The number of anchors per cell, for each feature map."""
+        return [len(anchors) for anchors in self.cell_anchors]
+
+    @staticmethod
+    def generate_cell_anchors(sizes: Sequence[float], aspect_ratios: Sequence[float]) -> Tensor:
+        """Return anchors around (0, 0), Tensor[sizes * ratios, 4]; sizes vary slowest."""
+        half_sides = [
+            (0.5 * size / math.sqrt(ratio), 0.5 * size * math.sqrt(ratio))
+            for size in sizes
+            for ratio in aspect_ratios
+        ]
+        return torch.tensor([(-w, -h, w, h) for w, h in half_sides])
+
+    def forward(self, features: list[Tensor]) -> list[Boxes]:
+        """Return the Hi * Wi * Ai anchors of each feature map [N, C, Hi, Wi].
+
+        Rows vary slowest, then columns, then the anchors of a cell.
+        """
+        boxes = []
+        for feature, stride, anchors in zip(features, self.strides, self.cell_anchors):
+            y, x = (
+                (torch.arange(n, device=anchors.device, dtype=torch.float32) + self.offset) * stride
+                for n in feature.shape[-2:]
+            )
+            y, x = torch.meshgrid(y, x, indexing="ij")
+            centers = torch.stack((x, y, x, y), dim=-1)  # [Hi, Wi, 4]
+            boxes.append(Boxes((centers[:, :, None] + anchors).reshape(-1, 4)))
+        return boxes
 
 
 class StandardRPNHead(nn.Module):
     """3x3 convolutions, then for each anchor one objectness logit and one box change.
 
     The same weights serve every feature map. `conv_dims` are the convolutions' output channels, -1
-    for as many as come in; ValueError for others that are not positive.
+    for as many as come in.
     """
 
     def __init__(
@@ -32,12 +114,9 @@ class StandardRPNHead(nn.Module):
         conv_dims: Sequence[int] = (-1,),
     ):
         super().__init__()
-        channels = in_channels
-        convs = []
+        channels, convs = in_channels, []
         for conv_dim in conv_dims:
             out_channels = channels if conv_dim == -1 else conv_dim
-            if out_channels <= 0:
-                raise ValueError(f"conv_dims are positive or -1, got {list(conv_dims)}")
             convs.append(Conv2d(channels, out_channels, 3, padding=1, activation=nn.ReLU()))
             channels = out_channels
         if len(convs) == 1:  # checkpoints know a single one as `conv`, several as `conv.conv0` ...
@@ -77,8 +156,7 @@ class RPN(nn.Module):
         anchor_boundary_thresh: if 0 or more, anchors that stick out of the image by more than
             this many pixels take no part in training.
         loss_weight: one for both losses, or a dict of "loss_rpn_cls" and "loss_rpn_loc".
-        box_reg_loss_type: "smooth_l1" or "giou".
-        smooth_l1_beta: where smooth L1 turns linear; 0 for L1.
+        box_reg_loss_type, smooth_l1_beta: see `box_regression_loss`.
     """
 
     def __init__(
@@ -108,13 +186,11 @@ class RPN(nn.Module):
         self.box2box_transform = box2box_transform
         self.batch_size_per_image = batch_size_per_image
         self.positive_fraction = positive_fraction
-        self.pre_nms_topk = {True: pre_nms_topk[0], False: pre_nms_topk[1]}
+        self.pre_nms_topk = {True: pre_nms_topk[0], False: pre_nms_topk[1]}  # by self.training
         self.post_nms_topk = {True: post_nms_topk[0], False: post_nms_topk[1]}
         self.nms_thresh = nms_thresh
         self.min_box_size = float(min_box_size)
         self.anchor_boundary_thresh = anchor_boundary_thresh
-        if isinstance(loss_weight, (int, float)):
-            loss_weight = {"loss_rpn_cls": loss_weight, "loss_rpn_loc": loss_weight}
         self.loss_weight = loss_weight
         self.box_reg_loss_type = box_reg_loss_type
         self.smooth_l1_beta = smooth_l1_beta
@@ -125,26 +201,17 @@ class RPN(nn.Module):
         features: dict[str, Tensor],
         gt_instances: list[Instances] | None = None,
     ) -> tuple[list[Instances], dict[str, Tensor]]:
-        """Propose boxes, and in training compute the losses.
+        """Propose boxes, and in training, by each image's `gt_boxes`, compute the losses.
 
-        Args:
-            images: only their sizes count.
-            features: feature maps by name.
-            gt_instances: in training, for each image its `gt_boxes`.
-
-        Returns:
-            For each image Instances with `proposal_boxes` and `objectness_logits`, best first;
-            and the losses `loss_rpn_cls` and `loss_rpn_loc` ({} outside training).
+        Returns for each image Instances with `proposal_boxes` and `objectness_logits`, best first;
+        and the losses `loss_rpn_cls` and `loss_rpn_loc` ({} outside training).
         """
         maps = [features[name] for name in self.in_features]
         anchors = self.anchor_generator(maps)
         logits, deltas = self.rpn_head(maps)
         # One row an anchor, in the order of the anchors: row, column, anchor of the cell.
         logits = [level.permute(0, 2, 3, 1).flatten(1) for level in logits]
-        deltas = [
-            level.unflatten(1, (-1, boxes.tensor.shape[1])).permute(0, 3, 4, 1, 2).flatten(1, 3)
-            for level, boxes in zip(deltas, anchors)
-        ]
+        deltas = [level.permute(0, 2, 3, 1).flatten(1).unflatten(1, (-1, 4)) for level in deltas]
         losses = {}
         if self.training:
             if gt_instances is None:
@@ -153,25 +220,14 @@ class RPN(nn.Module):
             losses = self.losses(anchors, logits, gt_labels, deltas, gt_boxes)
         return self.predict_proposals(anchors, logits, deltas, images.image_sizes), losses
 
-    def _subsample_labels(self, labels: Tensor) -> Tensor:
-        """Set to -1, in place, the labels that are not drawn for the loss."""
-        positive, negative = subsample_labels(
-            labels, self.batch_size_per_image, self.positive_fraction, 0
-        )
-        labels.fill_(-1)
-        labels[positive] = 1
-        labels[negative] = 0
-        return labels
-
     @torch.no_grad()
     def label_and_sample_anchors(
         self, anchors: list[Boxes], gt_instances: list[Instances]
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Label the R anchors of all feature maps for every image.
 
-        Returns:
-            For each image the labels, Tensor[R] of int8 (-1 not used, 0 background, 1 object), and
-            the matched ground truth, Tensor[R, 4], which says something where the label is 1.
+        Returns for each image the labels, Tensor[R] of int8 (-1 not used, 0 background, 1 object),
+        and the matched ground truth, Tensor[R, 4], which says something where the label is 1.
         """
         all_anchors = Boxes.cat(anchors)
         gt_labels, matched_boxes = [], []
@@ -181,7 +237,13 @@ class RPN(nn.Module):
             if self.anchor_boundary_thresh >= 0:
                 inside = all_anchors.inside_box(instances.image_size, self.anchor_boundary_thresh)
                 labels[~inside] = -1
-            gt_labels.append(self._subsample_labels(labels))
+            positive, negative = subsample_labels(
+                labels, self.batch_size_per_image, self.positive_fraction, 0
+            )
+            labels.fill_(-1)
+            labels[positive] = 1
+            labels[negative] = 0
+            gt_labels.append(labels)
             if len(gt_boxes) > 0:
                 matched_boxes.append(gt_boxes.tensor[matches])
             else:
@@ -198,23 +260,15 @@ class RPN(nn.Module):
     ) -> dict[str, Tensor]:
         """Return the weighted losses, per sampled anchor.
 
-        Args:
-            anchors: of each feature map, Ri boxes; R in all.
-            pred_objectness_logits: for each map Tensor[N, Ri].
-            gt_labels: for each of the N images Tensor[R], as `label_and_sample_anchors` returns.
-            pred_anchor_deltas: for each map Tensor[N, Ri, 4].
-            gt_boxes: for each image Tensor[R, 4].
+        Takes for each map its Ri anchors, logits [N, Ri] and deltas [N, Ri, 4]; the others are what
+        `label_and_sample_anchors` returns.
         """
         num_images = len(gt_labels)
         labels = torch.stack(gt_labels)  # [N, R]
         positive, valid = labels == 1, labels >= 0
         num_positive = int(positive.sum())
-        put_scalars(
-            **{
-                "rpn/num_pos_anchors": num_positive / num_images,
-                "rpn/num_neg_anchors": (int(valid.sum()) - num_positive) / num_images,
-            }
-        )
+        put_scalar("rpn/num_pos_anchors", num_positive / num_images)
+        put_scalar("rpn/num_neg_anchors", (int(valid.sum()) - num_positive) / num_images)
         logits = cat(pred_objectness_logits, dim=1)
         loss_cls = F.binary_cross_entropy_with_logits(
             logits[valid].float(), labels[valid].float(), reduction="sum"
@@ -230,7 +284,7 @@ class RPN(nn.Module):
         )
         normalizer = self.batch_size_per_image * num_images
         losses = {"loss_rpn_cls": loss_cls / normalizer, "loss_rpn_loc": loss_loc / normalizer}
-        return {name: loss * self.loss_weight.get(name, 1.0) for name, loss in losses.items()}
+        return weigh_losses(losses, self.loss_weight)
 
     # Proposals are where the next stage looks, not a way for its gradient to take.
     @torch.no_grad()
@@ -277,11 +331,7 @@ class RPN(nn.Module):
             boxes, scores, levels = boxes[valid], scores[valid], levels[valid]
         boxes.clip(image_size)
         large = boxes.nonempty(threshold=self.min_box_size)
-        if not large.all():
-            boxes, scores, levels = boxes[large], scores[large], levels[large]
+        boxes, scores, levels = boxes[large], scores[large], levels[large]
         keep = batched_nms(boxes.tensor, scores, levels, self.nms_thresh)
         keep = keep[: self.post_nms_topk[self.training]]
-        proposals = Instances(image_size)
-        proposals.proposal_boxes = boxes[keep]
-        proposals.objectness_logits = scores[keep]
-        return proposals
+        return Instances(image_size, proposal_boxes=boxes[keep], objectness_logits=scores[keep])
