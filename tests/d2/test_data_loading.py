@@ -2,7 +2,6 @@
 
 import itertools
 import pickle
-from collections import Counter
 
 import numpy as np
 import pytest
@@ -16,7 +15,6 @@ from iwin_d2.d2.data import (
     DatasetMapper,
     MapDataset,
     MetadataCatalog,
-    ToIterableDataset,
     build_detection_test_loader,
     build_detection_train_loader,
     get_detection_dataset_dicts,
@@ -24,7 +22,6 @@ from iwin_d2.d2.data import (
 from iwin_d2.d2.data import transforms as T
 from iwin_d2.d2.data.samplers import (
     InferenceSampler,
-    RepeatFactorTrainingSampler,
     TrainingSampler,
 )
 from iwin_d2.d2.framework import USE_DETECTRON2
@@ -153,10 +150,9 @@ def test_mapper_reads_segmentation(records, tmp_path):
     assert np.array_equal(made["sem_seg"].numpy(), labels[:, ::-1])
 
 
-@pytest.mark.parametrize("serialize", [True, False])
-def test_dataset_from_list(serialize):
+def test_dataset_from_list():
     items = [{"a": [1]}, {"b": 2}, "text", None, np.arange(3)]
-    dataset = DatasetFromList(items, serialize=serialize)
+    dataset = DatasetFromList(items)
     assert len(dataset) == 5 and dataset[0] == {"a": [1]} and dataset[3] is None
     assert dataset[4].tolist() == [0, 1, 2]
     dataset[0]["a"].append(2)
@@ -180,11 +176,6 @@ def test_map_dataset_takes_another_item_for_none():
     assert len(dataset) == 5 and dataset[2] == 20
     assert all(dataset[1] in (0, 20, 40) for _ in range(10))
     assert next(iter(pickle.loads(pickle.dumps(dataset)))) == 0
-
-
-def test_map_of_a_stream_leaves_none_out():
-    stream = ToIterableDataset(DatasetFromList([0, 1, 2, 3]), [3, 2, 1, 0])
-    assert list(MapDataset(stream, none_for_odd)) == [20, 0]
 
 
 def test_aspect_ratio_groups():
@@ -221,16 +212,6 @@ def test_samplers_divide_the_work(monkeypatch, world_size):
     assert together == alone[: len(together)]
     assert [i for share in ranges for i in share] == list(range(7))
     assert max(map(len, ranges)) - min(map(len, ranges)) <= 1
-
-
-def test_repeat_factors():
-    rare, common = {"category_id": 1}, {"category_id": 0}
-    records = [{"annotations": [common]}] * 15 + [{"annotations": [common, rare]}]
-    factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(records, 0.25)
-    assert torch.allclose(factors, torch.tensor([1.0] * 15 + [2.0]))  # sqrt(0.25 / (1 / 16))
-    sampler = RepeatFactorTrainingSampler(torch.tensor([1.0, 2.5]), seed=0)
-    counts = Counter(itertools.islice(sampler, 7000))
-    assert counts[1] / counts[0] == pytest.approx(2.5, rel=0.05)
 
 
 def test_dataset_dicts_are_filtered_and_joined(records, register):

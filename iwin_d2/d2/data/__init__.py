@@ -7,50 +7,24 @@ if USE_DETECTRON2:
         DatasetCatalog,
         DatasetMapper,
         MetadataCatalog,
-        build_batch_data_loader,
         build_detection_test_loader,
         build_detection_train_loader,
         get_detection_dataset_dicts,
-        print_instances_class_histogram,
     )
-    from detectron2.data.build import (
-        filter_images_with_only_crowd_annotations,
-        trivial_batch_collator,
-        worker_init_reset_seed,
-    )
-    from detectron2.data.catalog import (
-        Metadata,
-    )
-    from detectron2.data.common import (
-        AspectRatioGroupedDataset,
-        DatasetFromList,
-        MapDataset,
-        ToIterableDataset,
-    )
+    from detectron2.data.catalog import Metadata
+    from detectron2.data.common import AspectRatioGroupedDataset, DatasetFromList, MapDataset
 else:
     from ...native.data import (
+        AspectRatioGroupedDataset,
         DatasetCatalog,
+        DatasetFromList,
         DatasetMapper,
+        MapDataset,
+        Metadata,
         MetadataCatalog,
-        build_batch_data_loader,
         build_detection_test_loader,
         build_detection_train_loader,
         get_detection_dataset_dicts,
-        print_instances_class_histogram,
-    )
-    from ...native.data.build import (
-        filter_images_with_only_crowd_annotations,
-        trivial_batch_collator,
-        worker_init_reset_seed,
-    )
-    from ...native.data.catalog import (
-        Metadata,
-    )
-    from ...native.data.common import (
-        AspectRatioGroupedDataset,
-        DatasetFromList,
-        MapDataset,
-        ToIterableDataset,
     )
 
 __all__ = [
@@ -61,13 +35,7 @@ __all__ = [
     "MapDataset",
     "Metadata",
     "MetadataCatalog",
-    "ToIterableDataset",
-    "build_batch_data_loader",
     "build_detection_test_loader",
     "build_detection_train_loader",
-    "filter_images_with_only_crowd_annotations",
     "get_detection_dataset_dicts",
-    "print_instances_class_histogram",
-    "trivial_batch_collator",
-    "worker_init_reset_seed",
 ]

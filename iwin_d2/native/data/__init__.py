@@ -1,8 +1,14 @@
 """Data sets, augmentations and loaders. The door lists all names."""
-# ruff: noqa: F401, F403
+# ruff: noqa: F401
 
-from . import datasets, detection_utils, samplers, transforms
-from .build import *
-from .catalog import *
-from .common import *
+from .build import (
+    AspectRatioGroupedDataset,
+    DatasetFromList,
+    MapDataset,
+    build_detection_test_loader,
+    build_detection_train_loader,
+    get_detection_dataset_dicts,
+)
+from .catalog import DatasetCatalog, Metadata, MetadataCatalog
 from .dataset_mapper import DatasetMapper
+from .datasets import load_coco_json  # the import registers COCO's own data sets

@@ -1,62 +1,177 @@
-"""Loaders for training and testing."""
+"""Loaders for training and testing, and the small data sets that they are made of."""
 
 import itertools
 import logging
 import operator
+import pickle
+import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
+from tabulate import tabulate
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
 
 from ...errors import DataError
 from ..utils import comm
 from ..utils.env import seed_all_rng
 from .catalog import DatasetCatalog, MetadataCatalog
-from .common import AspectRatioGroupedDataset, DatasetFromList, MapDataset, ToIterableDataset
-from .detection_utils import check_metadata_consistency
 from .samplers import InferenceSampler, TrainingSampler
-
-__all__ = [
-    "build_batch_data_loader",
-    "build_detection_test_loader",
-    "build_detection_train_loader",
-    "filter_images_with_only_crowd_annotations",
-    "get_detection_dataset_dicts",
-    "print_instances_class_histogram",
-    "trivial_batch_collator",
-    "worker_init_reset_seed",
-]
 
 _logger = logging.getLogger(__name__)
 
 
-def filter_images_with_only_crowd_annotations(dataset_dicts: list[dict]) -> list[dict]:
+class DatasetFromList(Dataset):
+    """A list as a data set, kept as one block of bytes.
+
+    Worker processes share it, where the counting of references would make each of them copy a list
+    of objects piece by piece.
+    """
+
+    def __init__(self, lst: list):
+        pickled = [pickle.dumps(item, protocol=-1) for item in lst]
+        # Tensors: torch hands those without a copy to processes that do not fork, too.
+        self._ends = torch.tensor(np.cumsum([0] + [len(item) for item in pickled]))
+        self._bytes = torch.from_numpy(np.frombuffer(bytearray(b"".join(pickled)), np.uint8))
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, index: int) -> Any:
+        index = range(len(self))[index]  # counts negative ones from the end, refuses those outside
+        start, end = self._ends[index : index + 2].tolist()
+        return pickle.loads(memoryview(self._bytes[start:end].numpy()))
+
+
+class MapDataset(Dataset):
+    """A function applied to each item; where it gives None, another item is taken at random."""
+
+    def __init__(self, dataset: Dataset, map_func: Callable):
+        self._dataset = dataset
+        self._map_func = map_func
+        self._random = random.Random(42)
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        untried = None
+        current = int(index)
+        for failures in itertools.count(1):
+            data = self._map_func(self._dataset[current])
+            if data is not None:
+                return data
+            untried = set(range(len(self))) if untried is None else untried
+            untried.discard(current)
+            if not untried:
+                raise RuntimeError("the mapper returned None for every item of the data set")
+            if failures == 3:
+                _logger.warning("The mapper returned None 3 times in a row, first for %d", index)
+            current = self._random.choice(sorted(untried))
+
+
+class _SampledDataset(IterableDataset):
+    """The items that a sampler names, as a stream that worker processes divide among them.
+
+    A worker takes `chunk` items in a row: a batch, so that the batches come in the sampler's order.
+    """
+
+    def __init__(self, dataset: Dataset, sampler: Sampler, chunk: int):
+        self.dataset = dataset
+        self.sampler = sampler
+        self.chunk = chunk
+
+    def __iter__(self) -> Iterator:
+        worker = get_worker_info()
+        for number, index in enumerate(self.sampler):
+            if worker is None or number // self.chunk % worker.num_workers == worker.id:
+                yield self.dataset[index]
+
+
+class AspectRatioGroupedDataset(IterableDataset):
+    """Batches of images that are all upright or all lying, so that little padding is needed."""
+
+    def __init__(self, dataset: Iterable[dict], batch_size: int, collate_fn: Callable = list):
+        self.dataset = dataset
+        self.batch_size = batch_size
+        self.collate_fn = collate_fn
+
+    def __iter__(self) -> Iterator[list[dict]]:
+        groups: dict[bool, list[dict]] = {True: [], False: []}
+        for item in self.dataset:
+            lying = item["width"] > item["height"]
+            groups[lying].append(item)
+            if len(groups[lying]) == self.batch_size:
+                batch, groups[lying] = groups[lying], []
+                yield self.collate_fn(batch)
+
+
+def get_detection_dataset_dicts(
+    names: str | Sequence[str], filter_empty: bool = True, check_consistency: bool = True
+) -> list[dict]:
+    """Load the records of one or several registered data sets.
+
+    `filter_empty` leaves out images without annotations, or with crowds only; `check_consistency`
+    refuses to join data sets of different classes. Raises DataError where nothing is left.
+    """
+    names = [names] if isinstance(names, str) else list(names)
+    if not names:
+        raise DataError("no data set is named: set the loader's dataset.names.")
+    datasets = [DatasetCatalog.get(name) for name in names]
+    for name, records in zip(names, datasets):
+        if not records:
+            raise DataError(f"data set {name!r} is empty: {_source(name)} holds no images.")
+    records = list(itertools.chain.from_iterable(datasets))
+    if "annotations" not in records[0]:
+        return records
+    if filter_empty:
+        records = _with_objects(records, names)
+    if check_consistency:
+        classes = _common_classes(names)
+        if classes is not None:
+            _log_class_histogram(records, classes)
+    return records
+
+
+def _with_objects(records: list[dict], names: Sequence[str]) -> list[dict]:
     """Return the records that have an annotation which is not of a crowd."""
-    kept = [
-        record
-        for record in dataset_dicts
-        if any(a.get("iscrowd", 0) == 0 for a in record["annotations"])
-    ]
+    kept = [r for r in records if any(a.get("iscrowd", 0) == 0 for a in r["annotations"])]
+    if not kept:
+        bare = sum(not record["annotations"] for record in records)
+        raise DataError(
+            f"nothing to train on in data set {', '.join(names)}: of its {len(records)} images "
+            f"{bare} have no annotations and {len(records) - bare} only annotations of crowds "
+            f"(iscrowd=1); check {', '.join(map(_source, names))}, or set filter_empty=False."
+        )
+    removed = len(records) - len(kept)
     _logger.info(
-        "Removed %d images with no usable annotations. %d images left.",
-        len(dataset_dicts) - len(kept),
-        len(kept),
+        "Removed %d images with no usable annotations. %d images left.", removed, len(kept)
     )
     return kept
 
 
-def print_instances_class_histogram(dataset_dicts: list[dict], class_names: Sequence[str]) -> None:
-    """Log how many instances each class has, crowds left out."""
-    from tabulate import tabulate
+def _source(name: str) -> str:
+    return MetadataCatalog.get(name).get("json_file") or "what it is registered with"
 
-    counts = Counter(
-        annotation["category_id"]
-        for record in dataset_dicts
-        for annotation in record["annotations"]
-        if not annotation.get("iscrowd", 0)
-    )
+
+def _common_classes(names: Sequence[str]) -> list[str] | None:
+    """Return the class names of data sets that are to be joined; ValueError if they differ."""
+    first, *others = (MetadataCatalog.get(name).get("thing_classes") for name in names)
+    for name, other in zip(names[1:], others):
+        if other != first:
+            raise ValueError(
+                f"data sets {names[0]!r} and {name!r} cannot be joined, for they differ in "
+                f"thing_classes: {first} and {other}."
+            )
+    return first
+
+
+def _log_class_histogram(records: list[dict], class_names: Sequence[str]) -> None:
+    """Log how many instances each class has, crowds left out."""
+    annotations = itertools.chain.from_iterable(record["annotations"] for record in records)
+    counts = Counter(a["category_id"] for a in annotations if not a.get("iscrowd", 0))
     outside = [c for c in counts if not 0 <= c < len(class_names)]
     if outside:
         raise DataError(
@@ -68,130 +183,6 @@ def print_instances_class_histogram(dataset_dicts: list[dict], class_names: Sequ
     rows = [cells[i : i + 6] for i in range(0, len(cells), 6)]
     table = tabulate(rows, headers=["category", "#instances"] * 3, tablefmt="pipe", numalign="left")
     _logger.info("Distribution of instances among all %d categories:\n%s", len(class_names), table)
-
-
-def get_detection_dataset_dicts(
-    names: str | Sequence[str],
-    filter_empty: bool = True,
-    min_keypoints: int = 0,
-    proposal_files: Sequence[str] | None = None,
-    check_consistency: bool = True,
-) -> list[dict] | Dataset:
-    """Load the records of one or several registered data sets.
-
-    Args:
-        names: the data sets.
-        filter_empty: whether images without annotations, or with crowds only, are left out.
-        min_keypoints: not supported here.
-        proposal_files: not supported here.
-        check_consistency: whether data sets to be joined must have the same classes.
-
-    Raises:
-        DataError: a name is not registered, or no image is left; says why.
-    """
-    if min_keypoints or proposal_files:
-        raise NotImplementedError("keypoints and precomputed proposals need Detectron2")
-    names = [names] if isinstance(names, str) else list(names)
-    if not names:
-        raise DataError("no data set is named: set the loader's dataset.names.")
-    datasets = [DatasetCatalog.get(name) for name in names]
-    if isinstance(datasets[0], Dataset):
-        return torch.utils.data.ConcatDataset(datasets) if len(datasets) > 1 else datasets[0]
-    for name, records in zip(names, datasets):
-        if not records:
-            raise DataError(f"data set {name!r} is empty: {_source(name)} holds no images.")
-    records = list(itertools.chain.from_iterable(datasets))
-    has_instances = "annotations" in records[0]
-    if filter_empty and has_instances:
-        kept = filter_images_with_only_crowd_annotations(records)
-        if not kept:
-            raise _nothing_left(names, records)
-        records = kept
-    if check_consistency and has_instances:
-        check_metadata_consistency("thing_classes", names)
-        class_names = MetadataCatalog.get(names[0]).get("thing_classes")
-        if class_names is not None:
-            print_instances_class_histogram(records, class_names)
-    return records
-
-
-def _source(name: str) -> str:
-    return MetadataCatalog.get(name).get("json_file") or "what it is registered with"
-
-
-def _nothing_left(names: Sequence[str], records: list[dict]) -> DataError:
-    bare = sum(not record["annotations"] for record in records)
-    crowds = len(records) - bare
-    return DataError(
-        f"nothing to train on in data set {', '.join(names)}: of its {len(records)} images {bare} "
-        f"have no annotations and {crowds} only annotations of crowds (iscrowd=1); check "
-        f"{', '.join(_source(name) for name in names)}, or set filter_empty=False."
-    )
-
-
-def build_batch_data_loader(
-    dataset: Dataset,
-    sampler: Sampler | None,
-    total_batch_size: int,
-    *,
-    aspect_ratio_grouping: bool = False,
-    num_workers: int = 0,
-    collate_fn: Callable[[list], Any] | None = None,
-    drop_last: bool = True,
-    prefetch_factor: int | None = None,
-    persistent_workers: bool = False,
-    pin_memory: bool = False,
-    seed: int | None = None,
-) -> Any:
-    """Build a loader of batches for training.
-
-    Args:
-        dataset: gives the model's input, item by item.
-        sampler: the order; None for a dataset that can only be iterated over.
-        total_batch_size: images a batch over all processes; a multiple of their number.
-        aspect_ratio_grouping: put upright images together, and lying ones; needs items with width
-            and height.
-        num_workers: processes that load, for each process that trains.
-        collate_fn: makes a batch of a list; None leaves the list.
-        drop_last: as for torch's DataLoader.
-        prefetch_factor: as for torch's DataLoader.
-        persistent_workers: as for torch's DataLoader.
-        pin_memory: as for torch's DataLoader.
-        seed: of the workers' random numbers.
-
-    Returns:
-        What can be iterated over to get batches.
-    """
-    batch_size, rest = divmod(total_batch_size, comm.get_world_size())
-    if batch_size <= 0 or rest:
-        raise AssertionError(
-            f"{total_batch_size} images a batch do not divide by {comm.get_world_size()} processes"
-        )
-    if not isinstance(dataset, IterableDataset):
-        dataset = ToIterableDataset(dataset, sampler, shard_chunk_size=batch_size)
-    elif sampler is not None:
-        raise AssertionError("a dataset that can only be iterated over takes no sampler")
-    if aspect_ratio_grouping:
-        # The workers give single items, which are grouped into batches only behind them.
-        collate, drop_last = operator.itemgetter(0), False
-    else:
-        collate = collate_fn or trivial_batch_collator
-    loader = DataLoader(
-        dataset,
-        batch_size=1 if aspect_ratio_grouping else batch_size,
-        drop_last=drop_last,
-        num_workers=num_workers,
-        collate_fn=collate,
-        worker_init_fn=worker_init_reset_seed,
-        prefetch_factor=prefetch_factor,
-        persistent_workers=persistent_workers,
-        pin_memory=pin_memory,
-        generator=None if seed is None else torch.Generator().manual_seed(seed),
-    )
-    if not aspect_ratio_grouping:
-        return loader
-    grouped = AspectRatioGroupedDataset(loader, batch_size)
-    return grouped if collate_fn is None else MapDataset(grouped, collate_fn)
 
 
 def build_detection_train_loader(
@@ -208,35 +199,38 @@ def build_detection_train_loader(
     persistent_workers: bool = False,
     pin_memory: bool = False,
     seed: int | None = None,
-) -> Any:
-    """Build the endless loader of a training.
+) -> Iterable:
+    """Build the endless loader of a training: batches, lists of what `mapper` makes of records.
 
-    `dataset` is records, or a data set of them; `mapper` turns a record into the model's input, or
-    is None; without a sampler a TrainingSampler shuffles the records. The other arguments are those
-    of `build_batch_data_loader`.
-
-    Returns:
-        What can be iterated over to get batches, lists of what the mapper returns.
-
-    Raises:
-        DataError: there are no records.
+    Without a `sampler` a TrainingSampler shuffles. `total_batch_size` counts the images of all
+    processes together. `aspect_ratio_grouping` puts upright images together, and lying ones.
+    `num_workers` processes load for each that trains; `seed` is that of their random numbers.
     """
-    dataset = _mapped(dataset, mapper, "training set is empty: there is no image to train on.")
-    if sampler is None and not isinstance(dataset, IterableDataset):
+    dataset = _mapped(dataset, mapper, "the training set is empty: there is no image to train on.")
+    batch_size, rest = divmod(total_batch_size, comm.get_world_size())
+    if batch_size <= 0 or rest:
+        raise AssertionError(
+            f"{total_batch_size} images a batch do not divide by {comm.get_world_size()} processes"
+        )
+    if sampler is None:
         sampler = TrainingSampler(len(dataset))
-    return build_batch_data_loader(
-        dataset,
-        sampler,
-        total_batch_size,
-        aspect_ratio_grouping=aspect_ratio_grouping,
-        num_workers=num_workers,
-        collate_fn=collate_fn,
+    collate_fn = collate_fn or trivial_batch_collator
+    # For grouping, the workers give single items, which make batches only behind them.
+    loader = DataLoader(
+        _SampledDataset(dataset, sampler, chunk=batch_size),
+        batch_size=1 if aspect_ratio_grouping else batch_size,
         drop_last=drop_last,
+        num_workers=num_workers,
+        collate_fn=operator.itemgetter(0) if aspect_ratio_grouping else collate_fn,
+        worker_init_fn=worker_init_reset_seed,
         prefetch_factor=prefetch_factor,
         persistent_workers=persistent_workers,
         pin_memory=pin_memory,
-        seed=seed,
+        generator=None if seed is None else torch.Generator().manual_seed(seed),
     )
+    if aspect_ratio_grouping:
+        return AspectRatioGroupedDataset(loader, batch_size, collate_fn)
+    return loader
 
 
 def build_detection_test_loader(
@@ -248,27 +242,15 @@ def build_detection_test_loader(
     num_workers: int = 0,
     collate_fn: Callable[[list], Any] | None = None,
 ) -> DataLoader:
-    """Build the loader of an evaluation: each record once, in order.
+    """Build the loader of an evaluation: each record once, in order, divided over the processes.
 
-    Args:
-        dataset: records, or a data set of them.
-        mapper: turns a record into the model's input.
-        sampler: None divides the records over the processes (InferenceSampler).
-        batch_size: images a batch, in each process.
-        num_workers: processes that load.
-        collate_fn: makes a batch of a list; None leaves the list.
-
-    Raises:
-        DataError: there are no records.
+    `batch_size` counts the images of one process.
     """
-    dataset = _mapped(dataset, mapper, "test set is empty: there is no image to evaluate on.")
-    if sampler is None and not isinstance(dataset, IterableDataset):
-        sampler = InferenceSampler(len(dataset))
+    dataset = _mapped(dataset, mapper, "the test set is empty: there is no image to evaluate on.")
     return DataLoader(
         dataset,
         batch_size=batch_size,
-        sampler=sampler,
-        drop_last=False,
+        sampler=InferenceSampler(len(dataset)) if sampler is None else sampler,
         num_workers=num_workers,
         collate_fn=collate_fn or trivial_batch_collator,
     )
@@ -277,8 +259,8 @@ def build_detection_test_loader(
 def _mapped(dataset: list | Dataset, mapper: Callable | None, complaint: str) -> Dataset:
     if isinstance(dataset, list):
         if not dataset:
-            raise DataError(f"the {complaint}")
-        dataset = DatasetFromList(dataset, copy=False)
+            raise DataError(complaint)
+        dataset = DatasetFromList(dataset)
     return dataset if mapper is None else MapDataset(dataset, mapper)
 
 
@@ -289,5 +271,4 @@ def trivial_batch_collator(batch: list) -> list:
 
 def worker_init_reset_seed(worker_id: int) -> None:
     """Seed Python's, NumPy's and torch's random numbers of a worker process, each differently."""
-    initial_seed = torch.initial_seed() % 2**31
-    seed_all_rng(initial_seed + worker_id)
+    seed_all_rng(torch.initial_seed() % 2**31 + worker_id)

@@ -8,8 +8,6 @@ from typing import Any
 from ...config_overrides import did_you_mean
 from ...errors import DataError
 
-__all__ = ["DatasetCatalog", "Metadata", "MetadataCatalog"]
-
 
 class _UnknownDataset(DataError, KeyError):
     """A name that no data set is registered under."""
@@ -17,15 +15,19 @@ class _UnknownDataset(DataError, KeyError):
     __str__ = Exception.__str__  # KeyError's would show the sentence in quotes
 
 
-class _DatasetCatalog(UserDict):
+class _Catalog(UserDict):
+    def list(self) -> list[str]:
+        return [*self]
+
+    def remove(self, name: str) -> None:
+        self.pop(name)
+
+
+class _DatasetCatalog(_Catalog):
     """Functions that load a data set's records, by the data set's name."""
 
     def register(self, name: str, func: Callable[[], list[dict]]) -> None:
-        """Make `func()` the records of the data set `name`, a new name.
-
-        The function gives the same records in the same order each time. It is called when the data
-        set is used, not before.
-        """
+        """Make `func()`, called when the data set is used, the records of a new name."""
         if not callable(func):
             raise AssertionError(f"data set {name!r} must be registered with a function.")
         if name in self:
@@ -33,23 +35,11 @@ class _DatasetCatalog(UserDict):
         self[name] = func
 
     def get(self, name: str) -> list[dict]:
-        """Load the records of a data set.
-
-        Raises:
-            DataError (also a KeyError): the name is not registered; says which ones come near.
-        """
+        """Load the records; a DataError that is also a KeyError names the nearest known names."""
         if name not in self:
             hint = did_you_mean(name, self) or f" Registered are: {', '.join(sorted(self))}."
             raise _UnknownDataset(f"data set {name!r} is not registered.{hint}")
         return self[name]()
-
-    def list(self) -> list[str]:
-        """Return all registered names."""
-        return [*self]
-
-    def remove(self, name: str) -> None:
-        """Forget a data set."""
-        self.pop(name)
 
 
 class Metadata(SimpleNamespace):
@@ -73,37 +63,21 @@ class Metadata(SimpleNamespace):
             )
         super().__setattr__(key, value)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return all attributes in a new dict."""
-        return dict(vars(self))
-
     def set(self, **kwargs: Any) -> "Metadata":
-        """Set several attributes; return self."""
         for key, value in kwargs.items():
             setattr(self, key, value)
         return self
 
     def get(self, key: str, default: Any = None) -> Any:
-        """Return an attribute, or `default` if it has not been set."""
         return vars(self).get(key, default)
 
 
-class _MetadataCatalog(UserDict):
+class _MetadataCatalog(_Catalog):
     """Metadata by the data set's name."""
 
     def get(self, name: str) -> Metadata:
         """Return the metadata of that name, at first empty ones."""
-        if name not in self:
-            self[name] = Metadata(name=name)
-        return self[name]
-
-    def list(self) -> list[str]:
-        """Return all names."""
-        return [*self]
-
-    def remove(self, name: str) -> None:
-        """Forget what is known about a data set."""
-        self.pop(name)
+        return self.setdefault(name, Metadata(name=name))
 
 
 DatasetCatalog = _DatasetCatalog()

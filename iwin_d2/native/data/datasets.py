@@ -8,7 +8,6 @@ import contextlib
 import io
 import logging
 import os
-from collections.abc import Sequence
 
 import pycocotools.mask as mask_util
 from pycocotools.coco import COCO
@@ -17,67 +16,40 @@ from ...errors import DataError
 from ..structures import BoxMode
 from .catalog import DatasetCatalog, MetadataCatalog
 
-__all__ = ["load_coco_json", "register_coco_instances"]
-
-_ROOT = os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets"))
 _COCO = {  # name: (json, folder of images)
-    "coco_2014_train": ("instances_train2014.json", "train2014"),
-    "coco_2014_val": ("instances_val2014.json", "val2014"),
     "coco_2017_train": ("instances_train2017.json", "train2017"),
     "coco_2017_val": ("instances_val2017.json", "val2017"),
     "coco_2017_val_100": ("instances_val2017_100.json", "val2017"),
-    "coco_2017_test": ("image_info_test2017.json", "test2017"),
     "coco_2017_test-dev": ("image_info_test-dev2017.json", "test2017"),
 }
 
 
 def register_coco_instances(name: str, metadata: dict, json_file: str, image_root: str) -> None:
-    """Register a COCO-format data set.
-
-    Args:
-        name: the name to register.
-        metadata: more attributes for its metadata; may be empty.
-        json_file: the COCO instance json.
-        image_root: the folder that the json's file names start from.
-    """
+    """Register a COCO-format data set, with more attributes for its metadata."""
     DatasetCatalog.register(name, lambda: load_coco_json(json_file, image_root, name))
     MetadataCatalog.get(name).set(
         json_file=json_file, image_root=image_root, evaluator_type="coco", **metadata
     )
 
 
-def load_coco_json(
-    json_file: str,
-    image_root: str,
-    dataset_name: str | None = None,
-    extra_annotation_keys: Sequence[str] | None = None,
-) -> list[dict]:
+def load_coco_json(json_file: str, image_root: str, dataset_name: str | None = None) -> list[dict]:
     """Read a COCO instance json into Detectron2's records.
 
     Each record has file_name, height, width, image_id and annotations; an annotation has iscrowd,
-    bbox (XYWH, pixels), bbox_mode, category_id (0 to classes - 1, in the order of the json's
-    category ids, if `dataset_name` is given; else the json's own), and segmentation where the json
-    has one: polygons, or RLE in COCO's compressed form. Polygons of fewer than three points are
-    dropped, and with its last polygon the annotation.
+    bbox (XYWH, pixels), bbox_mode, category_id, and segmentation where the json has one: polygons,
+    or RLE in COCO's compressed form. Polygons of fewer than three points are dropped, and with its
+    last polygon the annotation. With a `dataset_name`, class names go into its metadata, and the
+    category ids become 0 to classes - 1, in their order.
 
-    Args:
-        json_file: the json.
-        image_root: the folder that its file names start from.
-        dataset_name: whose metadata get `thing_classes` and `thing_dataset_id_to_contiguous_id`;
-            None leaves the category ids as they are.
-        extra_annotation_keys: further keys of the json's annotations to keep.
-
-    Raises:
-        DataError: an annotation has an empty box or an unknown category.
+    Raises DataError where an annotation has no box or an unknown category.
     """
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
         coco = COCO(os.fspath(json_file))
     id_map = None if dataset_name is None else _set_classes(coco, dataset_name)
-    keys = ["iscrowd", "bbox", "category_id", *(extra_annotation_keys or ())]
     records = []
     for image_id in sorted(coco.imgs):
         image = coco.imgs[image_id]
-        annotations = [_annotation(a, keys, id_map, json_file) for a in coco.imgToAnns[image_id]]
+        annotations = [_annotation(a, id_map, json_file) for a in coco.imgToAnns[image_id]]
         records.append(
             {
                 "file_name": os.path.join(image_root, image["file_name"]),
@@ -106,12 +78,10 @@ def _set_classes(coco: COCO, dataset_name: str) -> dict[int, int]:
     return id_map
 
 
-def _annotation(
-    annotation: dict, keys: Sequence[str], id_map: dict[int, int] | None, json_file: str
-) -> dict | None:
+def _annotation(annotation: dict, id_map: dict[int, int] | None, json_file: str) -> dict | None:
     """Return one annotation of a record; None if its segmentation has no valid polygon."""
     where = f"{json_file}: annotation {annotation.get('id')} of image {annotation['image_id']}"
-    kept = {key: annotation[key] for key in keys if key in annotation}
+    kept = {key: annotation[key] for key in ("iscrowd", "bbox", "category_id") if key in annotation}
     kept["bbox_mode"] = BoxMode.XYWH_ABS
     if len(kept.get("bbox", ())) != 4:
         raise DataError(f"{where} has no bbox of four numbers: correct or remove it.")
@@ -136,9 +106,7 @@ def _annotation(
 
 
 for _name, (_json, _images) in _COCO.items():
+    _root = os.path.join(os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets")), "coco")
     register_coco_instances(
-        _name,
-        {},
-        os.path.join(_ROOT, "coco", "annotations", _json),
-        os.path.join(_ROOT, "coco", _images),
+        _name, {}, os.path.join(_root, "annotations", _json), os.path.join(_root, _images)
     )

@@ -11,17 +11,6 @@ from PIL import Image, ImageOps
 
 from ..structures import BitMasks, Boxes, BoxMode, Instances, PolygonMasks, polygons_to_bitmask
 from ..utils.file_io import PathManager
-from .catalog import MetadataCatalog
-
-__all__ = [
-    "SizeMismatchError",
-    "annotations_to_instances",
-    "check_image_size",
-    "check_metadata_consistency",
-    "filter_empty_instances",
-    "read_image",
-    "transform_instance_annotations",
-]
 
 _EXIF_ORIENTATION = 0x0112
 
@@ -31,17 +20,11 @@ class SizeMismatchError(ValueError):
 
 
 def read_image(file_name: str | os.PathLike, format: str | None = None) -> np.ndarray:
-    """Read an image file, turned the way its EXIF orientation says.
+    """Read an image file, turned the way its EXIF orientation says: uint8 [H, W, C].
 
+    `format` is "RGB", "BGR", "L" (C is 1), another mode of Pillow, or None for the file's own mode.
     Greyscale, palette, CMYK, RGBA (the alpha channel is dropped) and 16-bit images (their upper
-    eight bits are kept) are converted to `format`.
-
-    Args:
-        file_name: the file.
-        format: "RGB", "BGR", "L", another mode of Pillow, or None for the mode of the file.
-
-    Returns:
-        uint8 array [H, W, C]; C is 1 for "L". With None, [H, W] where the file has one channel.
+    eight bits are kept) are converted to it.
     """
     with PathManager.open(os.fspath(file_name), "rb") as file:
         image = Image.open(file)
@@ -77,11 +60,7 @@ def _convert(image: Image.Image, mode: str) -> Image.Image:
 
 
 def check_image_size(dataset_dict: dict, image: np.ndarray) -> None:
-    """Compare an image with its record; fill in the record's height and width if it has none.
-
-    Raises:
-        SizeMismatchError: they differ.
-    """
+    """Refuse an image that is not of its record's size; fill the size in where there is none."""
     height, width = image.shape[:2]
     expected = (dataset_dict.get("width", width), dataset_dict.get("height", height))
     if expected != (width, height):
@@ -94,25 +73,11 @@ def check_image_size(dataset_dict: dict, image: np.ndarray) -> None:
 
 
 def transform_instance_annotations(
-    annotation: dict,
-    transforms: Transform | Sequence[Transform],
-    image_size: tuple[int, int],
-    *,
-    keypoint_hflip_indices: np.ndarray | None = None,
+    annotation: dict, transforms: Transform | Sequence[Transform], image_size: tuple[int, int]
 ) -> dict:
-    """Move one annotation along with its image.
+    """Move an annotation, in place, along with its image, whose new (height, width) is given.
 
     The box is cut to the new image. Polygons become float arrays, RLE a uint8 bitmap [H, W].
-
-    Args:
-        annotation: an annotation of a record; its bbox, bbox_mode and segmentation are replaced,
-            nothing inside them is changed.
-        transforms: what was done to the image.
-        image_size: (height, width) of the new image.
-        keypoint_hflip_indices: not used; keypoints are left as they are.
-
-    Returns:
-        `annotation` itself.
     """
     if isinstance(transforms, (tuple, list)):
         transforms = TransformList(transforms)
@@ -122,45 +87,25 @@ def transform_instance_annotations(
     box = transforms.apply_box(np.array([box], dtype=np.float64))[0]
     annotation["bbox"] = np.clip(box, 0, (width, height, width, height))
     annotation["bbox_mode"] = BoxMode.XYXY_ABS
-    if "segmentation" in annotation:
-        annotation["segmentation"] = _transform_segmentation(
-            annotation["segmentation"], transforms, image_size
-        )
-    return annotation
-
-
-def _transform_segmentation(
-    segmentation: list | dict, transforms: Transform, image_size: tuple[int, int]
-) -> list[np.ndarray] | np.ndarray:
+    segmentation = annotation.get("segmentation")
     if isinstance(segmentation, list):
         polygons = [np.array(p, dtype=np.float64).reshape(-1, 2) for p in segmentation]
-        return [p.reshape(-1) for p in transforms.apply_polygons(polygons)]
-    if isinstance(segmentation, dict):
+        annotation["segmentation"] = [p.ravel() for p in transforms.apply_polygons(polygons)]
+    elif segmentation is not None:
         mask = transforms.apply_segmentation(mask_util.decode(segmentation))
         if mask.shape[:2] != tuple(image_size):
             raise AssertionError(f"a mask of {mask.shape[:2]} on an image of {image_size}")
-        return mask
-    raise ValueError(
-        f"a segmentation is a list of polygons or RLE as a dict, got {type(segmentation).__name__}"
-    )
+        annotation["segmentation"] = mask
+    return annotation
 
 
 def annotations_to_instances(
     annos: list[dict], image_size: tuple[int, int], mask_format: str = "polygon"
 ) -> Instances:
-    """Put an image's annotations into Instances for the model.
+    """Put annotations, as `transform_instance_annotations` leaves them, into Instances.
 
-    Args:
-        annos: annotations as `transform_instance_annotations` leaves them.
-        image_size: (height, width) of the image.
-        mask_format: "polygon" or "bitmask".
-
-    Returns:
-        Instances with gt_boxes, gt_classes (int64) and, if the annotations have segmentations,
-        gt_masks: PolygonMasks or BitMasks.
-
-    Raises:
-        ValueError: bitmaps where `mask_format` is "polygon".
+    These have gt_boxes, gt_classes (int64) and, if the annotations have segmentations, gt_masks:
+    PolygonMasks ("polygon"; ValueError for bitmaps) or BitMasks ("bitmask").
     """
     boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in annos]
     instances = Instances(image_size)
@@ -169,75 +114,38 @@ def annotations_to_instances(
     if annos and "segmentation" in annos[0]:
         segmentations = [annotation["segmentation"] for annotation in annos]
         if mask_format == "polygon":
-            instances.gt_masks = _polygon_masks(segmentations)
+            if not all(isinstance(segmentation, list) for segmentation in segmentations):
+                raise ValueError(
+                    "some masks of this data set are RLE or bitmaps, not polygons: "
+                    "set the mapper's instance_mask_format='bitmask'."
+                )
+            instances.gt_masks = PolygonMasks(segmentations)
         elif mask_format == "bitmask":
-            instances.gt_masks = _bit_masks(segmentations, image_size)
+            instances.gt_masks = BitMasks(np.stack([_bitmap(s, image_size) for s in segmentations]))
         else:
             raise ValueError(f"mask_format is 'polygon' or 'bitmask', got {mask_format!r}")
     return instances
 
 
-def _polygon_masks(segmentations: list) -> PolygonMasks:
-    if not all(isinstance(segmentation, list) for segmentation in segmentations):
-        raise ValueError(
-            "some masks of this data set are RLE or bitmaps, not polygons: "
-            "set the mapper's instance_mask_format='bitmask'."
-        )
-    return PolygonMasks(segmentations)
-
-
-def _bit_masks(segmentations: list, image_size: tuple[int, int]) -> BitMasks:
-    masks = np.empty((len(segmentations), *image_size), dtype=bool)
-    for mask, segmentation in zip(masks, segmentations):
-        if isinstance(segmentation, list):
-            mask[...] = polygons_to_bitmask(segmentation, *image_size)
-        elif isinstance(segmentation, dict):
-            mask[...] = mask_util.decode(segmentation)
-        else:
-            mask[...] = segmentation
-    return BitMasks(torch.from_numpy(masks))
+def _bitmap(segmentation: list | dict | np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+    """Return polygons, RLE or a bitmap as a bitmap [H, W]."""
+    if isinstance(segmentation, list):
+        return polygons_to_bitmask(segmentation, *image_size)
+    decoded = mask_util.decode(segmentation) if isinstance(segmentation, dict) else segmentation
+    return decoded.astype(bool)
 
 
 def filter_empty_instances(
-    instances: Instances,
-    by_box: bool = True,
-    by_mask: bool = True,
-    box_threshold: float = 1e-5,
-    return_mask: bool = False,
-) -> Instances | tuple[Instances, torch.Tensor]:
+    instances: Instances, by_box: bool = True, by_mask: bool = True, box_threshold: float = 1e-5
+) -> Instances:
     """Drop instances that a crop has left nothing of.
 
-    Args:
-        instances: with gt_boxes, and perhaps gt_masks.
-        by_box: drop those whose box is not wider and higher than `box_threshold` pixels.
-        by_mask: drop those whose mask is empty.
-        box_threshold: see above.
-        return_mask: return the bool mask of what was kept, too.
+    `by_box`: whose box is not wider and higher than `box_threshold` pixels; `by_mask`: whose mask
+    is empty.
     """
-    if not (by_box or by_mask):
-        raise AssertionError("filter_empty_instances needs by_box or by_mask")
     keep = torch.ones(len(instances), dtype=torch.bool)
     if by_box:
         keep &= instances.gt_boxes.nonempty(threshold=box_threshold)
     if by_mask and instances.has("gt_masks"):
         keep &= instances.gt_masks.nonempty()
-    kept = instances if bool(keep.all()) else instances[keep]
-    return (kept, keep) if return_mask else kept
-
-
-def check_metadata_consistency(key: str, dataset_names: Sequence[str]) -> None:
-    """Check that data sets to be joined agree in one attribute of their metadata.
-
-    Raises:
-        ValueError: they do not.
-    """
-    if not dataset_names:
-        return
-    first = MetadataCatalog.get(dataset_names[0]).get(key)
-    for name in dataset_names[1:]:
-        other = MetadataCatalog.get(name).get(key)
-        if other != first:
-            raise ValueError(
-                f"data sets {dataset_names[0]!r} and {name!r} cannot be joined, for they differ in "
-                f"{key}: {first} and {other}."
-            )
+    return instances if bool(keep.all()) else instances[keep]
