@@ -23,13 +23,9 @@ _NORM_LAYERS = (
 class WarmupParamScheduler(CompositeParamScheduler):
     """Puts a warm-up in front of another scheduler.
 
-    Args:
-        scheduler: the schedule after the warm-up.
-        warmup_factor: the first value, relative to the scheduler's own first value.
-        warmup_length: the warm-up's share of the whole training, in [0, 1].
-        warmup_method: "linear", or "constant" (stay at the first value).
-        rescale_interval: whether to squeeze the whole of `scheduler` into what the warm-up leaves;
-            by default the warm-up replaces its beginning.
+    It begins at `warmup_factor` times the scheduler's first value and takes `warmup_length` of the
+    training, in [0, 1], "linear" or "constant". It replaces the scheduler's beginning or, with
+    `rescale_interval`, squeezes the whole of it into the rest.
     """
 
     def __init__(

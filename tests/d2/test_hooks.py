@@ -110,21 +110,6 @@ def test_timer_records_times_after_the_warmup():
     assert [it for _, it in trainer.storage.history("time").values()] == list(range(3, 10))
 
 
-def test_callbacks_get_the_trainer():
-    seen = []
-    note = {
-        name: lambda t, name=name: seen.append((name, t.iter))
-        for name in ("before_train", "after_train", "before_step", "after_step")
-    }
-    run(Trainer(), [hooks.CallbackHook(**note)], start=4, end=5)
-    assert seen == [
-        ("before_train", 4),
-        ("before_step", 4),
-        ("after_step", 4),
-        ("after_train", 5),
-    ]
-
-
 def test_state_of_trainer_and_hooks():
     trainer = Trainer()
     scheduler = torch.optim.lr_scheduler.StepLR(trainer.optimizer, step_size=3)

@@ -98,6 +98,14 @@ def test_mixed_precision(dtype):
     assert losses[-1] < losses[0]
 
 
+class Callbacks(HookBase):
+    """Calls functions with the trainer."""
+
+    def __init__(self, after_step, after_train=lambda trainer: None):
+        self.after_step = lambda: after_step(self.trainer)
+        self.after_train = lambda: after_train(self.trainer)
+
+
 def train_in_parts(folder, parts):
     """Train up to parts[-1], stopping and starting anew from the checkpoint at each part."""
     for end in parts:
@@ -114,7 +122,7 @@ def train_in_parts(folder, parts):
             checkpointer.resume_or_load("", resume=True)
             start = trainer.iter + 1
         # The schedule is one of 10 iterations, whatever the part.
-        stop = hooks.CallbackHook(after_step=lambda t, end=end: _stop_after(t, end))
+        stop = Callbacks(after_step=lambda t, end=end: _stop_after(t, end))
         trainer.register_hooks([stop])
         try:
             trainer.train(start, 10)
@@ -146,7 +154,7 @@ def test_a_loss_that_is_not_finite_stops_with_all_there_is_to_know():
     seen = []
     trainer.register_hooks(
         [
-            hooks.CallbackHook(
+            Callbacks(
                 after_step=lambda t: seen.append(t.model.linear.weight.detach().clone()),
                 after_train=lambda t: seen.append("after_train"),
             )

@@ -20,32 +20,6 @@ from .train_loop import HookBase
 logger = logging.getLogger(__name__)
 
 
-class CallbackHook(HookBase):
-    """A hook made of functions; each is called with the trainer."""
-
-    def __init__(self, *, before_train=None, after_train=None, before_step=None, after_step=None):
-        self._before_train, self._after_train = before_train, after_train
-        self._before_step, self._after_step = before_step, after_step
-
-    def before_train(self):
-        if self._before_train:
-            self._before_train(self.trainer)
-
-    def after_train(self):
-        if self._after_train:
-            self._after_train(self.trainer)
-        # They may hold the trainer alive.
-        self._before_train = self._after_train = self._before_step = self._after_step = None
-
-    def before_step(self):
-        if self._before_step:
-            self._before_step(self.trainer)
-
-    def after_step(self):
-        if self._after_step:
-            self._after_step(self.trainer)
-
-
 class IterationTimer(HookBase):
     """Records "time", the seconds an iteration takes, and sums up at the end."""
 
@@ -67,14 +41,9 @@ class IterationTimer(HookBase):
 
     def after_train(self):
         if self._timed > 0:
-            whole, steps = (
-                datetime.timedelta(seconds=int(seconds))
-                for seconds in (time.perf_counter() - self._start, self._in_steps)
-            )
-            logger.info(
-                "Timed %d iterations: %s (%.4f s/it); the whole training took %s",
-                *(self._timed, steps, self._in_steps / self._timed, whole),
-            )
+            whole = datetime.timedelta(seconds=int(time.perf_counter() - self._start))
+            pace = self._in_steps / self._timed
+            logger.info("Whole training: %s; %.4f s an iteration without hooks", whole, pace)
 
 
 class PeriodicWriter(HookBase):

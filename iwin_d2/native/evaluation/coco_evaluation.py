@@ -30,16 +30,9 @@ logger = logging.getLogger(__name__)
 class COCOEvaluator(DatasetEvaluator):
     """Evaluates boxes and instance masks of a data set registered from a COCO json.
 
-    Args:
-        dataset_name: its name in the MetadataCatalog, whose `json_file` is read (DataError if it
-            cannot be).
-        tasks: out of "bbox" and "segm"; None finds out from the predictions.
-        distributed: whether to collect the predictions of all processes.
-        output_dir: where to put `coco_instances_results.json`; None for nowhere.
-        max_dets_per_image: how many detections of an image count, 100 by default; or the three
-            limits of COCOeval.
-        use_fast_impl, allow_cached_coco: accepted for Detectron2's configs; pycocotools always
-            computes.
+    DataError if that json cannot be read. `tasks` are out of "bbox" and "segm", by default what the
+    predictions have; `max_dets_per_image` is one limit (100), or COCOeval's three. The last two
+    arguments are accepted for Detectron2's configs: pycocotools always computes.
     """
 
     def __init__(

@@ -64,50 +64,16 @@ def inference_on_dataset(
     if not isinstance(evaluator, DatasetEvaluator):
         evaluator = DatasetEvaluators(evaluator or [])
     evaluator.reset()
-    pace = _Pace(total)
+    start = last_log = time.perf_counter()
     with inference_context(model), torch.no_grad():
-        for inputs in data_loader:
-            pace.lap("data")
-            outputs = model(inputs)
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            pace.lap("inference")
-            evaluator.process(inputs, outputs)
-            pace.lap("eval")
-            pace.log_progress()
+        for done, inputs in enumerate(data_loader, start=1):
+            evaluator.process(inputs, model(inputs))
+            now = time.perf_counter()
+            if now - last_log >= 5 or done == total:
+                last_log, pace = now, (now - start) / done
+                eta = datetime.timedelta(seconds=int(pace * (total - done)))
+                logger.info("Inference done %d/%d. %.4f s/iter. ETA=%s", done, total, pace, eta)
     return evaluator.evaluate() or {}
-
-
-class _Pace:
-    """How long the parts of an iteration take; the first few iterations do not count."""
-
-    def __init__(self, total: int):
-        self._total, self._done, self._warmup = total, 0, min(5, total - 1)
-        self._seconds = dict.fromkeys(("data", "inference", "eval"), 0.0)
-        self._last_lap = self._last_log = time.perf_counter()
-
-    def lap(self, part: str) -> None:
-        now = time.perf_counter()
-        if self._done >= self._warmup:
-            self._seconds[part] += now - self._last_lap
-        self._last_lap = now
-
-    def log_progress(self) -> None:
-        """End the iteration; log every five seconds, and at the end."""
-        self._done += 1
-        counted = self._done - self._warmup
-        due = self._last_lap - self._last_log >= 5 or self._done == self._total
-        if not due or counted <= 0:
-            return
-        self._last_log = self._last_lap
-        each = {part: seconds / counted for part, seconds in self._seconds.items()}
-        left = sum(each.values()) * (self._total - self._done)
-        logger.info(
-            "Inference done %d/%d on each of %d processes. %s. ETA=%s",
-            *(self._done, self._total, comm.get_world_size()),
-            ". ".join(f"{part}: {seconds:.4f} s/iter" for part, seconds in each.items()),
-            datetime.timedelta(seconds=int(left)),
-        )
 
 
 @contextmanager

@@ -76,16 +76,10 @@ class LastLevelMaxPool(nn.Module):
 class FPN(Backbone):
     """A pyramid p2, p3, ... on top of a backbone; the number is log2 of the level's stride.
 
-    Args:
-        bottom_up: the backbone.
-        in_features: names of its feature maps, from fine to coarse, strides doubling (else
-            ValueError).
-        out_channels: channels of every level.
-        norm: name or maker of the norm after each convolution; "" for none.
-        top_block: makes further levels of the coarsest: a module with `num_levels` and
-            `in_feature`, the name of the level or of the backbone's map that it starts from.
-        fuse_type: "sum" or "avg", how a lateral map and the one from above are joined.
-        square_pad: if more than 0, inputs are padded to squares of this side.
+    The strides of `in_features` double. `top_block` makes further levels: a module with its
+    `num_levels` and `in_feature`, the level or the backbone's map that it starts from. `fuse_type`,
+    "sum" or "avg", is how a lateral map and the one from above are joined; with a `square_pad`
+    inputs are padded to squares of that side.
     """
 
     def __init__(

@@ -14,6 +14,9 @@ from ..utils.events import put_scalar
 from .backbone import make_conv
 from .targets import Box2BoxTransform, box_regression_loss, weigh_losses
 
+# Logits [R, K + 1], background last; deltas [R, K * 4], or [R, 4] where all classes share one.
+Predictions = tuple[Tensor, Tensor]
+
 
 class FastRCNNConvFCHead(nn.Sequential):
     """3x3 convolutions, then fully connected layers, each followed by ReLU.
@@ -66,17 +69,10 @@ def fast_rcnn_inference(
 ) -> tuple[list[Instances], list[Tensor]]:
     """Turn the predictions for proposals into detections.
 
-    Args:
-        boxes: for each image Tensor[R, K * 4], a box for each class, or Tensor[R, 4], one for all.
-        scores: for each image Tensor[R, K + 1], the probabilities, background last.
-        image_shapes: the (height, width) of each image.
-        score_thresh: detections must score more than this.
-        nms_thresh: IoU above which a detection is dropped for a better one of its class.
-        topk_per_image: how many of an image's detections stay; negative for all.
-
-    Returns:
-        For each image Instances with `pred_boxes`, `scores` and `pred_classes`, best first; and
-        for each image the indices of the proposals that the detections come from.
+    Takes for each image the boxes of all classes [R, K * 4] or one for all [R, 4], probabilities
+    [R, K + 1] with background last, and (height, width); a negative `topk_per_image` keeps all.
+    Returns for each image Instances with `pred_boxes`, `scores` and `pred_classes`, best first, and
+    the indices of the proposals that they come from.
     """
     thresholds = score_thresh, nms_thresh, topk_per_image
     results = [_infer_image(*image, *thresholds) for image in zip(boxes, scores, image_shapes)]
@@ -129,14 +125,8 @@ def _log_classification_stats(logits: Tensor, gt_classes: Tensor) -> None:
 class FastRCNNOutputLayers(nn.Module):
     """Two linear layers: the class logits of a proposal, and its refinement.
 
-    Args:
-        input_shape: of a proposal's features, flattened to one vector; or its length.
-        box2box_transform: how refinements are encoded.
-        num_classes: K, without the background.
-        test_score_thresh, test_nms_thresh, test_topk_per_image: see `fast_rcnn_inference`.
-        cls_agnostic_bbox_reg: one refinement for all classes instead of one for each.
-        smooth_l1_beta, box_reg_loss_type: see `box_regression_loss`.
-        loss_weight: one for both losses, or a dict of "loss_cls" and "loss_box_reg".
+    `input_shape` is that of a proposal's features, or their number; `loss_weight` may be a dict of
+    "loss_cls" and "loss_box_reg"; for the `test_...` see `fast_rcnn_inference`.
     """
 
     def __init__(
@@ -172,14 +162,12 @@ class FastRCNNOutputLayers(nn.Module):
         self.box_reg_loss_type = box_reg_loss_type
         self.loss_weight = loss_weight
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Map features [R, ...] to logits [R, K + 1], background last, and deltas [R, 4 (* K)]."""
+    def forward(self, x: Tensor) -> Predictions:
+        """Map features [R, ...] to logits and deltas."""
         x = x.flatten(1)
         return self.cls_score(x), self.bbox_pred(x)
 
-    def losses(
-        self, predictions: tuple[Tensor, Tensor], proposals: list[Instances]
-    ) -> dict[str, Tensor]:
+    def losses(self, predictions: Predictions, proposals: list[Instances]) -> dict[str, Tensor]:
         """Return the weighted losses `loss_cls` and `loss_box_reg` of what `forward` returned.
 
         Takes for each image `proposal_boxes`, `gt_classes` and, where it has objects, `gt_boxes`.
@@ -204,17 +192,12 @@ class FastRCNNOutputLayers(nn.Module):
         """Return the regression loss: the sum over the foreground, divided by all R proposals.
 
         The number of foreground proposals would make each count for more where there are few.
-        Boxes are [R, 4], deltas [R, K * 4] or [R, 4], classes [R] with K for background.
         """
         foreground = nonzero_tuple((gt_classes >= 0) & (gt_classes < self.num_classes))[0]
-        if pred_deltas.shape[1] == 4:
-            fg_deltas = pred_deltas[foreground]
-        else:
-            per_class = pred_deltas.unflatten(1, (self.num_classes, 4))
-            fg_deltas = per_class[foreground, gt_classes[foreground]]
+        deltas = pred_deltas.unflatten(1, (-1, 4))
         loss = box_regression_loss(
             self.box2box_transform,
-            fg_deltas,
+            deltas[foreground, gt_classes[foreground] if deltas.shape[1] > 1 else 0],
             proposal_boxes[foreground],
             gt_boxes[foreground],
             self.box_reg_loss_type,
@@ -223,7 +206,7 @@ class FastRCNNOutputLayers(nn.Module):
         return loss / max(gt_classes.numel(), 1.0)
 
     def inference(
-        self, predictions: tuple[Tensor, Tensor], proposals: list[Instances]
+        self, predictions: Predictions, proposals: list[Instances]
     ) -> tuple[list[Instances], list[Tensor]]:
         """Return detections and the proposals they come from, as `fast_rcnn_inference`."""
         return fast_rcnn_inference(
@@ -235,9 +218,7 @@ class FastRCNNOutputLayers(nn.Module):
             self.test_topk_per_image,
         )
 
-    def predict_boxes(
-        self, predictions: tuple[Tensor, Tensor], proposals: list[Instances]
-    ) -> list[Tensor]:
+    def predict_boxes(self, predictions: Predictions, proposals: list[Instances]) -> list[Tensor]:
         """Return for each image the refined boxes, Tensor[Ri, K * 4] or [Ri, 4]."""
         if not proposals:
             return []
@@ -245,9 +226,7 @@ class FastRCNNOutputLayers(nn.Module):
         boxes = self.box2box_transform.apply_deltas(predictions[1], proposal_boxes)
         return list(boxes.split([len(p) for p in proposals]))
 
-    def predict_probs(
-        self, predictions: tuple[Tensor, Tensor], proposals: list[Instances]
-    ) -> list[Tensor]:
+    def predict_probs(self, predictions: Predictions, proposals: list[Instances]) -> list[Tensor]:
         """Return for each image the class probabilities, Tensor[Ri, K + 1], background last."""
         probs = F.softmax(predictions[0], dim=-1)
         return list(probs.split([len(p) for p in proposals]))

@@ -65,12 +65,8 @@ def mask_rcnn_inference(pred_mask_logits: Tensor, pred_instances: list[Instances
 class MaskRCNNConvUpsampleHead(nn.Sequential):
     """3x3 convolutions, a transposed convolution that doubles the size, and a 1x1 convolution.
 
-    Args:
-        input_shape: of a detection's features.
-        num_classes: K; with 1, one mask serves all classes.
-        conv_dims: output channels of the convolutions; the last is that of the transposed one.
-        conv_norm: norm of the 3x3 convolutions, which then have no bias; "" for none.
-        loss_weight: of `loss_mask`.
+    `conv_dims` are the output channels, the last those of the transposed one. With one class, one
+    mask serves all.
     """
 
     def __init__(

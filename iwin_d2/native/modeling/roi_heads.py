@@ -18,15 +18,10 @@ _GT_LOGIT = math.log((1.0 - 1e-10) / 1e-10)
 class ROIPooler(nn.Module):
     """Cut each box out of the pyramid level that suits its size.
 
-    Args:
-        output_size: side of the result, or (height, width).
-        scales: of each level, 1 / stride, from fine to coarse; each half the one before.
-        sampling_ratio: samples per side of an output cell; 0 adapts it to the box.
-        pooler_type: "ROIAlignV2" (aligned to pixel centres) or "ROIAlign" (half a cell off, as
-            older models have it).
-        canonical_box_size: a box of this size (square root of the area, in pixels) ...
-        canonical_level: ... is taken from the level of stride 2 ** canonical_level; one level
-            coarser for each doubling.
+    `scales` are 1 / stride of each level, halving. A box of `canonical_box_size` (square root of
+    the area, in pixels) is taken from the level of stride 2 ** `canonical_level`; one level coarser
+    for each doubling. `pooler_type` is "ROIAlignV2" (aligned to pixel centres) or "ROIAlign" (half
+    a cell off, as older models have it).
     """
 
     def __init__(
@@ -118,12 +113,8 @@ def select_foreground_proposals(
 class ROIHeads(nn.Module):
     """Base of all second stages: labels and samples proposals for training.
 
-    Args:
-        num_classes: K, without the background, whose label is K.
-        batch_size_per_image: proposals per image that the losses are computed on.
-        positive_fraction: the largest share of foreground among them.
-        proposal_matcher: matches proposals with the ground truth by IoU.
-        proposal_append_gt: also take the ground truth itself as proposals in training.
+    `batch_size_per_image` proposals are drawn, up to `positive_fraction` of them foreground, from
+    the proposals and, with `proposal_append_gt`, the ground truth. Background has label K.
     """
 
     def __init__(
@@ -142,27 +133,6 @@ class ROIHeads(nn.Module):
         self.proposal_matcher = proposal_matcher
         self.proposal_append_gt = proposal_append_gt
 
-    def _sample_proposals(
-        self, matched_idxs: Tensor, matched_labels: Tensor, gt_classes: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Draw proposals; return their indices, foreground first, and classes (K for background).
-
-        Takes the match of each proposal, its label (1 foreground, 0 background, -1 ignored), and
-        the classes of the ground truth.
-        """
-        if gt_classes.numel() > 0:
-            classes = gt_classes[matched_idxs]
-            classes[matched_labels == 0] = self.num_classes
-            classes[matched_labels == -1] = -1
-        else:
-            classes = torch.full_like(matched_idxs, self.num_classes)
-        sampled = torch.cat(
-            subsample_labels(
-                classes, self.batch_size_per_image, self.positive_fraction, self.num_classes
-            )
-        )
-        return sampled, classes[sampled]
-
     @torch.no_grad()
     def label_and_sample_proposals(
         self, proposals: list[Instances], targets: list[Instances]
@@ -175,37 +145,37 @@ class ROIHeads(nn.Module):
         """
         if self.proposal_append_gt:
             proposals = add_ground_truth_to_proposals(targets, proposals)
-        sampled_proposals, num_background = [], 0
+        sampled_proposals, num_foreground, num_background = [], 0, 0
         for per_image, truth in zip(proposals, targets):
             iou = pairwise_iou(truth.gt_boxes, per_image.proposal_boxes)
             matched_idxs, matched_labels = self.proposal_matcher(iou)
-            sampled, classes = self._sample_proposals(
-                matched_idxs, matched_labels, truth.gt_classes
+            classes = torch.full_like(matched_idxs, self.num_classes)
+            if len(truth) > 0:
+                classes = truth.gt_classes[matched_idxs]
+                classes[matched_labels == 0] = self.num_classes
+                classes[matched_labels == -1] = -1
+            foreground, background = subsample_labels(
+                classes, self.batch_size_per_image, self.positive_fraction, self.num_classes
             )
+            sampled = torch.cat([foreground, background])
             chosen = per_image[sampled]
-            chosen.gt_classes = classes
+            chosen.gt_classes = classes[sampled]
             if len(truth) > 0:
                 matched = matched_idxs[sampled]
                 for name, value in truth.get_fields().items():
                     if name.startswith("gt_") and not chosen.has(name):
                         chosen.set(name, value[matched])
-            num_background += int((classes == self.num_classes).sum())
+            num_foreground += len(foreground)
+            num_background += len(background)
             sampled_proposals.append(chosen)
-        num_foreground = sum(len(p) for p in sampled_proposals) - num_background
         put_scalar("roi_head/num_fg_samples", num_foreground / len(targets))
         put_scalar("roi_head/num_bg_samples", num_background / len(targets))
         return sampled_proposals
 
-    def forward(
-        self,
-        images: ImageList,
-        features: dict[str, Tensor],
-        proposals: list[Instances],
-        targets: list[Instances] | None = None,
-    ) -> tuple[list[Instances], dict[str, Tensor]]:
-        """Turn proposals into detections, or in training into losses.
+    def forward(self, images: ImageList, features: dict[str, Tensor], proposals, targets=None):
+        """Turn each image's proposals into detections, or in training into losses.
 
-        Returns for each image the detections (in training the sampled proposals), and the losses by
+        Returns the detections (in training the sampled proposals) of each image, and the losses by
         name ({} outside training).
         """
         raise NotImplementedError

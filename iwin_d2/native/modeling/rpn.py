@@ -10,13 +10,7 @@ from torch import Tensor, nn
 from ..layers import Conv2d, batched_nms, cat
 from ..structures import Boxes, ImageList, Instances, pairwise_iou
 from ..utils.events import put_scalar
-from .targets import (
-    Box2BoxTransform,
-    Matcher,
-    box_regression_loss,
-    subsample_labels,
-    weigh_losses,
-)
+from .targets import Box2BoxTransform, Matcher, box_regression_loss, subsample_labels, weigh_losses
 
 
 def _per_level(values: Sequence, num_levels: int, name: str) -> list[list[float]]:
@@ -31,24 +25,14 @@ def _per_level(values: Sequence, num_levels: int, name: str) -> list[list[float]
 class DefaultAnchorGenerator(nn.Module):
     """Anchors of given sizes and shapes around every cell of every feature map.
 
-    Args:
-        sizes: for each feature map a list of anchor sizes (the square root of the area) in pixels
-            of the image; or one list for all maps.
-        aspect_ratios: for each feature map a list of ratios height / width; or one list for all.
-        strides: of each feature map, in pixels.
-        offset: where in its cell an anchor is centred, from 0 (upper left corner) to below 1.
+    `sizes` (square root of the area, in pixels of the image) and `aspect_ratios` (height / width)
+    are lists for each map, or one for all; `offset` in [0, 1) is where in its cell an anchor is
+    centred, from the upper left corner.
     """
 
     box_dim: int = 4
 
-    def __init__(
-        self,
-        *,
-        sizes: Sequence,
-        aspect_ratios: Sequence,
-        strides: Sequence[int],
-        offset: float = 0.5,
-    ):
+    def __init__(self, *, sizes, aspect_ratios, strides: Sequence[int], offset: float = 0.5):
         super().__init__()
         if not 0.0 <= offset < 1.0:
             raise ValueError(f"offset lies in [0, 1), got {offset}")
@@ -141,22 +125,10 @@ class StandardRPNHead(nn.Module):
 class RPN(nn.Module):
     """Propose boxes that may hold an object of whatever class.
 
-    Args:
-        in_features: names of the feature maps to use.
-        head: predicts logits and deltas, as `StandardRPNHead`.
-        anchor_generator: as `DefaultAnchorGenerator`.
-        anchor_matcher: labels anchors by their IoU with the ground truth.
-        box2box_transform: how deltas are encoded.
-        batch_size_per_image: anchors per image that the loss is computed on.
-        positive_fraction: the largest share of positives among them.
-        pre_nms_topk: (train, test): the best proposals of each map that go into NMS.
-        post_nms_topk: (train, test): the best proposals of an image that stay after it.
-        nms_thresh: IoU above which a proposal is dropped for a better one of the same map.
-        min_box_size: proposals of at most this side, in pixels, are dropped.
-        anchor_boundary_thresh: if 0 or more, anchors that stick out of the image by more than
-            this many pixels take no part in training.
-        loss_weight: one for both losses, or a dict of "loss_rpn_cls" and "loss_rpn_loc".
-        box_reg_loss_type, smooth_l1_beta: see `box_regression_loss`.
+    `pre_nms_topk` (of a map) and `post_nms_topk` (of an image) are for (training, test); proposals
+    of at most `min_box_size` pixels are dropped; anchors that stick out of the image by more than
+    `anchor_boundary_thresh` pixels do not train, unless it is negative; `loss_weight` may be a dict
+    of "loss_rpn_cls" and "loss_rpn_loc".
     """
 
     def __init__(
@@ -195,12 +167,7 @@ class RPN(nn.Module):
         self.box_reg_loss_type = box_reg_loss_type
         self.smooth_l1_beta = smooth_l1_beta
 
-    def forward(
-        self,
-        images: ImageList,
-        features: dict[str, Tensor],
-        gt_instances: list[Instances] | None = None,
-    ) -> tuple[list[Instances], dict[str, Tensor]]:
+    def forward(self, images: ImageList, features: dict[str, Tensor], gt_instances=None):
         """Propose boxes, and in training, by each image's `gt_boxes`, compute the losses.
 
         Returns for each image Instances with `proposal_boxes` and `objectness_logits`, best first;
@@ -244,10 +211,8 @@ class RPN(nn.Module):
             labels[positive] = 1
             labels[negative] = 0
             gt_labels.append(labels)
-            if len(gt_boxes) > 0:
-                matched_boxes.append(gt_boxes.tensor[matches])
-            else:
-                matched_boxes.append(torch.zeros_like(all_anchors.tensor))
+            any_box = torch.zeros_like(all_anchors.tensor)
+            matched_boxes.append(gt_boxes.tensor[matches] if len(gt_boxes) > 0 else any_box)
         return gt_labels, matched_boxes
 
     def losses(

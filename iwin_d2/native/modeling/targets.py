@@ -13,12 +13,9 @@ from ..layers import nonzero_tuple
 class Matcher:
     """Match each prediction to its best ground truth and label it by how good the match is.
 
-    Args:
-        thresholds: increasing limits between the intervals of match quality.
-        labels: the label of each interval, one more than there are thresholds: 1 matched,
-            0 background, -1 ignored. A quality equal to a threshold belongs to the interval above.
-        allow_low_quality_matches: also label 1 the predictions that are the best of any ground
-            truth, however bad they are.
+    `thresholds` divide the qualities into intervals, each with its entry of `labels`: 1 matched,
+    0 background, -1 ignored; a quality equal to a threshold belongs above it. With
+    `allow_low_quality_matches` the best predictions of every ground truth are matched, however bad.
     """
 
     def __init__(

@@ -4,7 +4,6 @@ import datetime
 import json
 import logging
 import math
-import time
 from collections import defaultdict
 from contextlib import contextmanager
 from functools import cached_property
@@ -190,21 +189,13 @@ class CommonMetricPrinter(EventWriter):
         self.logger = logging.getLogger(__name__)
         self._max_iter = max_iter
         self._window_size = window_size
-        self._last_write: tuple[int, float] | None = None  # (iteration, clock)
 
     def _get_eta(self, storage) -> str | None:
-        """The remaining time, by the recorded "time" or, while there is none, by the last line."""
-        if self._max_iter is None:
+        if self._max_iter is None or "time" not in storage.histories():
             return None
-        remaining, pace = self._max_iter - storage.iter - 1, None
-        if "time" in storage.histories():
-            pace = storage.history("time").median(1000)
-            storage.put_scalar("eta_seconds", pace * remaining, smoothing_hint=False)
-        else:
-            last, self._last_write = self._last_write, (storage.iter, time.perf_counter())
-            if last is not None and storage.iter > last[0]:
-                pace = (self._last_write[1] - last[1]) / (storage.iter - last[0])
-        return None if pace is None else str(datetime.timedelta(seconds=int(pace * remaining)))
+        seconds = storage.history("time").median(1000) * (self._max_iter - storage.iter - 1)
+        storage.put_scalar("eta_seconds", seconds, smoothing_hint=False)
+        return str(datetime.timedelta(seconds=int(seconds)))
 
     def write(self) -> None:
         """Log the line of this iteration."""

@@ -4,34 +4,11 @@ import logging
 import os
 import sys
 
-from termcolor import colored
-
 from .file_io import PathManager
 
 
-class _Formatter(logging.Formatter):
-    """Marks warnings and errors; in colour on a console."""
-
-    def __init__(self, color: bool):
-        prefix = "[%(asctime)s %(name)s]: "
-        prefix = colored(prefix, "green") if color else prefix
-        super().__init__(prefix + "%(message)s", datefmt="%m/%d %H:%M:%S")
-        self._color = color
-
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        line = super().formatMessage(record)
-        if record.levelno < logging.WARNING:
-            return line
-        level = record.levelname
-        return f"{colored(level, 'red') if self._color else level} {line}"
-
-
 def setup_logger(
-    output: str | None = None,
-    distributed_rank: int = 0,
-    *,
-    color: bool = True,
-    name: str = "iwin_d2",
+    output: str | None = None, distributed_rank: int = 0, *, name: str = "iwin_d2"
 ) -> logging.Logger:
     """Make the loggers below `name` write to the console (main process) and to a file.
 
@@ -44,10 +21,12 @@ def setup_logger(
     for handler in logger.handlers[:]:  # those of an earlier run in the same process
         logger.removeHandler(handler)
         handler.close()
+    line = "[%(asctime)s %(name)s %(levelname)s]: %(message)s"
+    formatter = logging.Formatter(line, datefmt="%m/%d %H:%M:%S")
     if distributed_rank == 0:
         console = logging.StreamHandler(stream=sys.stdout)
         console.setLevel(logging.INFO)
-        console.setFormatter(_Formatter(color and sys.stdout.isatty()))
+        console.setFormatter(formatter)
         logger.addHandler(console)
     if output is not None:
         is_file = output.endswith((".txt", ".log"))
@@ -56,6 +35,6 @@ def setup_logger(
             file_name += f".rank{distributed_rank}"
         PathManager.mkdirs(os.path.dirname(file_name) or ".")
         file = logging.FileHandler(file_name, encoding="utf-8")
-        file.setFormatter(_Formatter(color=False))
+        file.setFormatter(formatter)
         logger.addHandler(file)
     return logger

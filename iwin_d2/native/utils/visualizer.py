@@ -67,10 +67,7 @@ class Visualizer:
             scores = fields["scores"].tolist()
             labels = [f"{text} {score * 100:.0f}%".strip() for text, score in zip(labels, scores)]
         return self.overlay_instances(
-            boxes=fields.get("pred_boxes"),
-            masks=fields.get("pred_masks"),
-            labels=labels,
-            alpha=0.4,
+            boxes=fields.get("pred_boxes"), masks=fields.get("pred_masks"), labels=labels, alpha=0.4
         )
 
     def overlay_instances(
@@ -84,13 +81,9 @@ class Visualizer:
     ) -> VisImage:
         """Draw instances, large ones first.
 
-        Args:
-            boxes: Boxes, or an N x 4 array of x0, y0, x1, y1.
-            labels: one text for each instance.
-            masks: BitMasks, PolygonMasks, an N x H x W array, or a list whose items are a mask,
-                a list of polygons or an RLE.
-            assigned_colors: for each instance a name or an RGB triple in [0, 1].
-            alpha: opacity of the masks.
+        `boxes` are Boxes or an N x 4 array of x0, y0, x1, y1; `masks` BitMasks, PolygonMasks, an
+        N x H x W array, or a list whose items are a mask, a list of polygons or an RLE;
+        `assigned_colors` names or RGB triples in [0, 1].
         """
         masks = getattr(masks, "polygons", getattr(masks, "tensor", masks))
         masks = None if masks is None else [self._binary_mask(mask) for mask in masks]
