@@ -4,7 +4,7 @@ import builtins
 import sys
 import traceback
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,6 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ...config_overrides import did_you_mean
 from ...errors import ConfigError
-
-__all__ = ["execute", "to_config"]
 
 
 def to_config(value: Any) -> Any:
@@ -25,28 +23,20 @@ def to_config(value: Any) -> Any:
 
 
 def execute(path: str | Path) -> dict[str, Any]:
-    """Run a config file and return its global names.
+    """Run a config file and return its global names; a ConfigError names file and line.
 
     Every call, and every relative import inside the file, runs the files anew, so what one config
     edits never shows in another.
-
-    Raises:
-        ConfigError: the file is missing or not Python, imports what is not there, or uses a name or
-            config key that is not defined; the message gives file and line.
     """
     path = Path(path)
     module = _new_module(path)
     try:
-        source = path.read_bytes()
+        code = compile(path.read_bytes(), str(path), "exec")
     except OSError as error:
         raise ConfigError(f"config file {path} cannot be read: {error.strerror}.") from error
-    try:
-        code = compile(source, str(path), "exec")
     except SyntaxError as error:
-        text = (error.text or "").strip()
-        raise ConfigError(
-            f"config file {path}, line {error.lineno}: {error.msg}: {text}"
-        ) from error
+        where = f"config file {path}, line {error.lineno}"
+        raise ConfigError(f"{where}: {error.msg}: {(error.text or '').strip()}") from error
     except ValueError as error:  # null bytes, in older versions of Python
         raise ConfigError(f"config file {path} is not Python: {error}.") from error
     try:
@@ -62,13 +52,7 @@ def execute(path: str | Path) -> dict[str, Any]:
 def _new_module(path: Path) -> types.ModuleType:
     """Make the empty module of a config file, in which relative imports mean config files."""
 
-    def import_(
-        name: str,
-        globals: Mapping | None = None,
-        locals: Mapping | None = None,
-        fromlist: Sequence[str] | None = (),
-        level: int = 0,
-    ) -> types.ModuleType:
+    def import_(name, globals=None, locals=None, fromlist=(), level=0) -> types.ModuleType:
         if level == 0:
             return builtins.__import__(name, globals, locals, fromlist, level)
         where = f"config file {path}, line {sys._getframe(1).f_lineno}"
@@ -95,16 +79,15 @@ def _relative_import(
         folder = folder.parent
     path = folder.joinpath(*name.split(".")).with_suffix(".py")
     if not path.is_file():
-        siblings = [file.stem for file in path.parent.glob("*.py")]
-        hint = did_you_mean(path.stem, siblings)
+        hint = did_you_mean(path.stem, [file.stem for file in path.parent.glob("*.py")])
         raise ConfigError(f"{where} imports {shown}, but there is no file {path}.{hint}")
     values = execute(path)
+    public = [n for n in values if not n.startswith("_")]
     module = types.ModuleType(shown)
     module.__file__ = str(path)
-    names = [n for n in values if not n.startswith("_")] if "*" in fromlist else fromlist
-    for wanted in names:
+    for wanted in public if "*" in fromlist else fromlist:
         if wanted not in values:
-            hint = did_you_mean(wanted, [n for n in values if not n.startswith("_")])
+            hint = did_you_mean(wanted, public)
             raise ConfigError(f"{where} imports {wanted!r} from {path}, which lacks it.{hint}")
         setattr(module, wanted, to_config(values[wanted]))
     return module

@@ -2,7 +2,6 @@
 
 import logging
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,6 @@ from omegaconf.errors import OmegaConfBaseException
 from ...config_overrides import locate
 from ...errors import ConfigError
 from ...files import atomic_write
-
-__all__ = ["load_yaml", "save_yaml", "target_name"]
 
 _NAME_TAG = "tag:yaml.org,2002:python/name:"
 
@@ -31,11 +28,8 @@ def target_name(target: Any) -> str | None:
     return f"{module}.{name}" if found is target else None
 
 
-@dataclass
-class _Name:
-    """A function or class, to be written by its name."""
-
-    name: str
+class _Name(str):
+    """The name of a function or class, which is to be loaded again as that."""
 
 
 class _Dumper(yaml.SafeDumper):
@@ -43,9 +37,7 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
-_Dumper.add_representer(
-    _Name, lambda dumper, data: dumper.represent_scalar(_NAME_TAG + data.name, "")
-)
+_Dumper.add_representer(_Name, lambda dumper, name: dumper.represent_scalar(_NAME_TAG + name, ""))
 
 
 class _Loader(yaml.SafeLoader):
@@ -53,9 +45,6 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.add_multi_constructor(_NAME_TAG, lambda loader, suffix, node: locate(suffix))
-_Loader.add_constructor(
-    "tag:yaml.org,2002:python/tuple", lambda loader, node: loader.construct_sequence(node)
-)
 _Loader.add_implicit_resolver(  # yaml alone takes 1e-4, without a point, for text
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
@@ -64,11 +53,7 @@ _Loader.add_implicit_resolver(  # yaml alone takes 1e-4, without a point, for te
 
 
 def load_yaml(path: str | Path) -> DictConfig | ListConfig:
-    """Read a config from a yaml file.
-
-    Raises:
-        ConfigError: the file is missing or is not a yaml mapping or list.
-    """
+    """Read a config from a yaml file; ConfigError where it is no yaml mapping or list."""
     try:
         content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)
         if not isinstance(content, (dict, list)):
@@ -82,11 +67,7 @@ def load_yaml(path: str | Path) -> DictConfig | ListConfig:
 
 
 def save_yaml(cfg: DictConfig | ListConfig, path: str | Path) -> None:
-    """Write a config to a yaml file; warn about objects that no yaml can express.
-
-    Such an object (a lambda, a tensor) is written as its text, so the file shows it but does not
-    load it again.
-    """
+    """Write a config to a yaml file; warn about objects that no yaml can express."""
     lost: list[str] = []
     content = _expressible(OmegaConf.to_container(cfg, resolve=False), "", lost)
     if lost:
