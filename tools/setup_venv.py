@@ -6,7 +6,6 @@ changed takes a moment. Any Python 3.7 can read it, and say that it is too old.
 """
 
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -64,7 +63,6 @@ def fingerprint():
     sources += sorted(path for path in (ROOT / "csrc").rglob("*") if path.is_file())
     for path in [*sources, Path(__file__)]:
         digest.update(path.name.encode() + path.read_bytes())
-    digest.update(os.environ.get("IWIN_D2_BUILD", "auto").encode())
     return digest.hexdigest()
 
 

@@ -16,9 +16,9 @@ model.proposal_generator.update(
     batch_size_per_image=128, pre_nms_topk=(500, 300), post_nms_topk=(250, 100)
 )
 model.roi_heads.batch_size_per_image = 64
-# Boxes are spread over the maps by their size; 224 px is made for images five times as large.
-model.roi_heads.box_pooler.canonical_box_size = 64
-model.roi_heads.mask_pooler.canonical_box_size = 64
+# One sample a bin: on a CPU, pooling with more of them takes as long as all convolutions.
+model.roi_heads.box_pooler.sampling_ratio = 1
+model.roi_heads.mask_pooler.sampling_ratio = 1
 for _box_head in model.roi_heads.box_heads:
     _box_head.input_shape.channels = _CHANNELS
     _box_head.update(conv_dims=[_CHANNELS, _CHANNELS], fc_dims=[256])
