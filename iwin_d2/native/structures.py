@@ -18,21 +18,16 @@ from torchvision import ops
 
 @unique
 class BoxMode(IntEnum):
-    """How four numbers describe a box. Absolute values are pixels, relative ones lie in [0, 1]."""
+    """How four numbers, in pixels, describe a box."""
 
     XYXY_ABS = 0
     XYWH_ABS = 1
-    XYXY_REL = 2
-    XYWH_REL = 3
 
     @staticmethod
     def convert(box, from_mode: "BoxMode", to_mode: "BoxMode"):
         """Rewrite a box (list, tuple) or boxes (array or tensor [..., 4]) in the type given."""
         if from_mode == to_mode:
             return box
-        absolute = (BoxMode.XYXY_ABS, BoxMode.XYWH_ABS)
-        if from_mode not in absolute or to_mode not in absolute:
-            raise NotImplementedError(f"converting boxes from {from_mode!r} to {to_mode!r}")
         # Adding the corner makes a second corner of a size, subtracting it the reverse.
         sign = 1 if from_mode == BoxMode.XYWH_ABS else -1
         if isinstance(box, (list, tuple)):
@@ -221,11 +216,6 @@ class PolygonMasks:
         """Tell which instances have any polygon, Tensor[N] of bool."""
         return torch.tensor([len(instance) > 0 for instance in self.polygons], dtype=torch.bool)
 
-    def area(self) -> Tensor:
-        """Return each instance's area in square pixels, the sum over its polygons, Tensor[N]."""
-        areas = [sum(_polygon_area(part) for part in instance) for instance in self.polygons]
-        return torch.tensor(areas, dtype=torch.float32)
-
     def crop_and_resize(self, boxes: Tensor, mask_size: int) -> Tensor:
         """Rasterise each instance inside its box, Tensor[N, 4] in pixels of the image.
 
@@ -267,12 +257,6 @@ class PolygonMasks:
     @classmethod
     def cat(cls, polymasks_list: Sequence["PolygonMasks"]) -> "PolygonMasks":
         return cls([*itertools.chain(*polymasks_list)])
-
-
-def _polygon_area(polygon: np.ndarray) -> float:
-    """Return the area of x0, y0, x1, y1, ... by the shoelace formula."""
-    x, y = polygon[0::2], polygon[1::2]
-    return 0.5 * abs(float(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))))
 
 
 class Instances:
@@ -394,13 +378,6 @@ class ImageList:
         """Return one image without its padding."""
         height, width = self.image_sizes[idx]
         return self.tensor[idx, ..., :height, :width]
-
-    def to(self, *args, **kwargs) -> "ImageList":
-        return ImageList(self.tensor.to(*args, **kwargs), self.image_sizes)
-
-    @property
-    def device(self) -> torch.device:
-        return self.tensor.device
 
     @staticmethod
     def from_tensors(

@@ -57,19 +57,14 @@ class MapDataset(Dataset):
         return len(self._dataset)
 
     def __getitem__(self, index: int) -> Any:
-        untried = None
-        current = int(index)
-        for failures in itertools.count(1):
-            data = self._map_func(self._dataset[current])
-            if data is not None:
-                return data
-            untried = set(range(len(self))) if untried is None else untried
-            untried.discard(current)
-            if not untried:
-                raise RuntimeError("the mapper returned None for every item of the data set")
-            if failures == 3:
-                _logger.warning("The mapper returned None 3 times in a row, first for %d", index)
-            current = self._random.choice(sorted(untried))
+        data = self._map_func(self._dataset[index])
+        if data is None:
+            others = self._random.sample(range(len(self)), len(self))
+            mapped = (self._map_func(self._dataset[other]) for other in others)
+            data = next((item for item in mapped if item is not None), None)
+        if data is None:
+            raise RuntimeError("the mapper returned None for every item of the data set")
+        return data
 
 
 class _SampledDataset(IterableDataset):

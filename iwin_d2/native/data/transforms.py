@@ -80,24 +80,19 @@ class CropTransform(fvcore_transform.CropTransform):
         A polygon that falls into several parts stays one, its parts joined along the border by
         lines of no area.
         """
-        cut = (
-            _cut_to_box(p, self.x0, self.y0, self.x0 + self.w, self.y0 + self.h) for p in polygons
-        )
-        return [self.apply_coords(polygon) for polygon in cut if polygon is not None]
+        cut = [self._cut(np.array(polygon, dtype=np.float64)) for polygon in polygons]
+        return [self.apply_coords(polygon) for polygon in cut if _has_area(polygon)]
+
+    def _cut(self, points: np.ndarray) -> np.ndarray:
+        for axis, low, size in ((0, self.x0, self.w), (1, self.y0, self.h)):
+            points = _cut_to_half_plane(points, axis, low, 1)
+            points = _cut_to_half_plane(points, axis, low + size, -1)
+        return points
 
 
-def _cut_to_box(
-    points: np.ndarray, x0: float, y0: float, x1: float, y1: float
-) -> np.ndarray | None:
-    """Return the part of a polygon inside a box, a new array; None if it has no area there."""
-    points = np.array(points, dtype=np.float64)
-    for axis, bound, sign in ((0, x0, 1), (0, x1, -1), (1, y0, 1), (1, y1, -1)):
-        points = _cut_to_half_plane(points, axis, bound, sign)
-        if len(points) < 3:
-            return None
-    x, y = (points - points[0]).T  # so that large coordinates cost no digits
-    doubled_area = abs(x @ np.roll(y, -1) - y @ np.roll(x, -1))
-    return points if doubled_area > 1e-9 else None
+def _has_area(points: np.ndarray) -> bool:
+    x, y = (points - points[:1]).T  # so that large coordinates cost no digits
+    return abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) > 1e-9
 
 
 def _cut_to_half_plane(points: np.ndarray, axis: int, bound: float, sign: int) -> np.ndarray:
@@ -171,12 +166,6 @@ class Augmentation:
             if name != "self" and not name.startswith("_"):
                 setattr(self, name, value)
 
-    def _rand_range(self, low: float = 1.0, high: float | None = None, size=None):
-        """Draw uniformly from [low, high), or from [0, low) if `high` is None."""
-        if high is None:
-            low, high = 0, low
-        return np.random.uniform(low, high, size)
-
     def __repr__(self) -> str:
         names = [n for n in inspect.signature(type(self).__init__).parameters if n != "self"]
         shown = [f"{name}={getattr(self, name)!r}" for name in names if hasattr(self, name)]
@@ -213,7 +202,7 @@ class RandomFlip(Augmentation):
 
     def get_transform(self, image: np.ndarray) -> Transform:
         height, width = image.shape[:2]
-        if self._rand_range() >= self.prob:
+        if np.random.uniform() >= self.prob:
             return NoOpTransform()
         return HFlipTransform(width) if self.horizontal else VFlipTransform(height)
 
