@@ -2,19 +2,22 @@
 
 import logging
 import os
+import re
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
+from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue
 
 from .. import errors
 from ..d2 import describe_framework
 from ..d2.utils.logger import setup_logger
 from ..errors import ConfigError, UserError
 
-__all__ = ["make_output_dir", "pick_device", "run_tool", "start_logs"]
+__all__ = ["make_output_dir", "name_missing_values", "pick_device", "run_tool", "start_logs"]
 
 _TRACEBACK_VARIABLE = "IWIN_D2_TRACEBACK"
 logger = logging.getLogger(__name__)
@@ -27,7 +30,8 @@ def run_tool(main: Callable) -> int:
     traceback, too. main may return a status.
     """
     try:
-        status = main()
+        with name_missing_values():
+            status = main()
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return 130
@@ -41,6 +45,20 @@ def run_tool(main: Callable) -> int:
         print(sentence, file=sys.stderr)
         return 1
     return status if isinstance(status, int) else 0
+
+
+@contextmanager
+def name_missing_values() -> Iterator[None]:
+    """Turn errors about config values left at ??? into a ConfigError that says what to add."""
+    try:
+        yield
+    # Native's instantiate makes a ConfigError, Detectron2's leaves omegaconf's error as it is.
+    except (ConfigError, MissingMandatoryValue, InterpolationToMissingValueError) as error:
+        found = re.search(r"Missing mandatory value: (\S+)", f"{error} {error.__cause__}")
+        if found is None:
+            raise
+        key = found[1]
+        raise ConfigError(f"{key} is not set: add {key}=... to the command line.") from error
 
 
 def _sentence(error: Exception) -> str | None:

@@ -3,6 +3,7 @@
 import argparse
 import inspect
 import logging
+import math
 import os
 from pydoc import locate
 
@@ -14,10 +15,10 @@ from ..checkpoint import Checkpointer
 from ..config_overrides import apply_overrides
 from ..d2.config import LazyConfig, instantiate
 from ..d2.engine import create_ddp_model, default_setup, default_writers, hooks
-from ..d2.evaluation import inference_on_dataset, print_csv_format
+from ..d2.evaluation import flatten_results_dict, inference_on_dataset, print_csv_format
 from ..d2.utils import comm
 from ..errors import CheckpointError, ConfigError
-from .cli import make_output_dir, pick_device, start_logs
+from .cli import make_output_dir, name_missing_values, pick_device, start_logs
 from .trainer import DetectionTrainer
 
 __all__ = ["do_test", "do_train", "evaluate_only", "load_config", "run_detection"]
@@ -39,6 +40,7 @@ def load_config(config_file: str, overrides: list[str]):
     return apply_overrides(LazyConfig.load(config_file), overrides)
 
 
+@name_missing_values()
 def run_detection(args: argparse.Namespace, results: dict | None = None) -> None:
     """Train, or with args.eval_only evaluate, as the command line says; runs in every process.
 
@@ -125,7 +127,9 @@ def do_train(cfg, resume: bool = False) -> dict:
     def evaluate():
         results.clear()
         results.update(do_test(cfg, model))
-        return results
+        # AP is NaN where there is nothing to measure; metrics.json, being JSON, leaves it out.
+        flat = flatten_results_dict(results)
+        return {name: value for name, value in flat.items() if math.isfinite(value)}
 
     main = comm.is_main_process()
     writers = default_writers(cfg.train.output_dir, cfg.train.max_iter) if main else []

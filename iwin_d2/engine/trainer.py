@@ -1,6 +1,7 @@
 """The loop that trains a detector."""
 
 import logging
+import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -93,8 +94,12 @@ class DetectionTrainer(TrainerBase):
         batch = self._next_batch()
         data_time = time.perf_counter() - start
 
-        with torch.autocast(self.device_type, dtype=self.amp_dtype, enabled=self.amp):
-            losses = self.model(batch)
+        try:
+            with torch.autocast(self.device_type, dtype=self.amp_dtype, enabled=self.amp):
+                losses = self.model(batch)
+        except FloatingPointError as error:  # the RPN or a cascade stage, before there is any loss
+            reason = f"The training has diverged at iteration {self.iter}: {str(error).rstrip('.')}"
+            raise self._stopped(reason, batch) from error
         if isinstance(losses, torch.Tensor):
             losses = {"loss": losses}
         total = sum(losses.values())
@@ -123,12 +128,17 @@ class DetectionTrainer(TrainerBase):
         if torch.isfinite(torch.stack([loss.float().sum() for loss in losses.values()])).all():
             return
         values = ", ".join(f"{name}={loss.item():.6g}" for name, loss in losses.items())
+        reason = f"The loss is not finite at iteration {self.iter}: {values}"
+        raise self._stopped(reason, batch)
+
+    def _stopped(self, reason: str, batch: list[dict]) -> TrainingError:
+        """The error of a training that has diverged: why, the learning rates, the images."""
         rates = sorted({group["lr"] for group in self.optimizer.param_groups}, reverse=True)
         images = [str(d.get("file_name", f"image id {d.get('image_id')}")) for d in batch]
-        raise TrainingError(
-            f"The loss is not finite at iteration {self.iter}: {values}; learning rate "
-            f"{', '.join(f'{rate:.6g}' for rate in rates)}; images {', '.join(images)}: lower "
-            "optimizer.lr, set train.clip_grad, or look at these images and their annotations."
+        return TrainingError(
+            f"{reason}; learning rate {', '.join(f'{rate:.6g}' for rate in rates)}; images "
+            f"{', '.join(images)}: lower optimizer.lr, set train.clip_grad, or look at these "
+            "images and their annotations."
         )
 
     def _update(self) -> None:
@@ -136,8 +146,9 @@ class DetectionTrainer(TrainerBase):
         if self.clip_grad is not None:
             self.grad_scaler.unscale_(self.optimizer)
             parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-            norm = nn.utils.clip_grad_norm_(parameters, self.clip_grad)
-            self.storage.put_scalar("grad_norm", norm)
+            norm = nn.utils.clip_grad_norm_(parameters, self.clip_grad).item()
+            if math.isfinite(norm):  # as it need not be while the loss scaler looks for its scale
+                self.storage.put_scalar("grad_norm", norm)
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
 

@@ -6,6 +6,7 @@ import logging
 import pytest
 import torch
 
+from iwin_d2.d2.framework import USE_DETECTRON2
 from iwin_d2.d2.utils import comm
 from iwin_d2.d2.utils.events import (
     CommonMetricPrinter,
@@ -63,6 +64,16 @@ def test_json_writer_writes_each_iteration_once(tmp_path):
     writer.close()
     rows = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
     assert rows == [{"iteration": 0, "loss": 2.0}, {"iteration": 1, "loss": 1.0}]
+
+
+@pytest.mark.skipif(USE_DETECTRON2, reason="Detectron2 writes NaN, which is not JSON")
+def test_json_writer_leaves_out_what_json_cannot_say(tmp_path):
+    writer = JSONWriter(str(tmp_path / "metrics.json"))
+    with EventStorage() as storage:
+        storage.put_scalars(loss=2.0, ap=float("nan"), norm=float("inf"))
+        writer.write()
+    writer.close()
+    assert json.loads((tmp_path / "metrics.json").read_text()) == {"iteration": 0, "loss": 2.0}
 
 
 def test_tensorboard_writer_writes_scalars(tmp_path):

@@ -177,6 +177,38 @@ def test_infinite_loss_stops_too():
         trainer.train(0, 1)
 
 
+@pytest.mark.parametrize("reason", ["boxes are not finite", "Boxes hold NaN. Diverged."])
+def test_boxes_that_are_not_finite_stop_like_losses(reason):
+    trainer = make_trainer(lr=0.25)
+
+    def diverge(batch):
+        raise FloatingPointError(reason)
+
+    trainer.model.forward = diverge
+    with pytest.raises(TrainingError) as caught:
+        trainer.train(7, 8)
+    sentence = caught.value.sentence
+    for part in ("iteration 7", reason.rstrip("."), "learning rate 0.25", "images/2.jpg"):
+        assert part in sentence
+    assert ".;" not in sentence
+
+
+def test_a_gradient_norm_that_is_not_finite_is_not_recorded():
+    class Steep(Regressor):
+        """A finite loss whose gradient is infinite."""
+
+        def forward(self, batch):
+            losses = super().forward(batch)
+            return {"loss": (losses["loss_abs"] * 0).sqrt()}
+
+    model = Steep()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    trainer = DetectionTrainer(model, [batch()], optimizer, clip_grad=1.0)
+    trainer.train(0, 1)
+    assert "grad_norm" not in trainer.storage.latest()
+    assert trainer.storage.latest()["total_loss"] == (0, 0)
+
+
 def test_empty_loader():
     with pytest.raises(DataError, match="training set is empty"):
         make_trainer([]).train(0, 1)

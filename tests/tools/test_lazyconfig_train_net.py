@@ -2,7 +2,9 @@
 
 import importlib.util
 import json
+import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -136,6 +138,20 @@ def test_mixed_precision_and_clipping(tmp_path):
     assert "grad_norm" in metrics(tmp_path)[0]
     with pytest.raises(ConfigError, match=r"train\.amp\.dtype"):
         run(tmp_path, "+train.amp.dtype=float64")
+
+
+def test_metrics_hold_no_nan(tmp_path):
+    results = run(tmp_path, "train.max_iter=2", "dataloader.evaluator.undefined=true")
+    assert math.isnan(results["toy"]["undefined"])
+    assert "NaN" not in (tmp_path / "metrics.json").read_text()
+    assert metrics(tmp_path)[-1]["toy/error"] == results["toy"]["error"]
+    assert "undefined" in (tmp_path / "log.txt").read_text()
+
+
+@pytest.mark.parametrize("key", ["optimizer.lr", "train.max_iter"])
+def test_a_value_left_open_is_named(tmp_path, key):
+    with pytest.raises(ConfigError, match=rf"^{re.escape(key)} is not set: add {re.escape(key)}="):
+        run(tmp_path, f"{key}=???")
 
 
 def test_unknown_override_is_refused(tmp_path):

@@ -67,10 +67,11 @@ def worker_loader():
 
 
 class ToyEvaluator(DatasetEvaluator):
-    """The mean absolute error; writes it into output_dir."""
+    """The mean absolute error; writes it into output_dir. `undefined` adds a metric that is NaN."""
 
-    def __init__(self, output_dir=None):
+    def __init__(self, output_dir=None, undefined=False):
         self.output_dir = output_dir
+        self.undefined = {"undefined": float("nan")} if undefined else {}
 
     def reset(self):
         self.errors = []
@@ -84,4 +85,4 @@ class ToyEvaluator(DatasetEvaluator):
             os.makedirs(self.output_dir, exist_ok=True)
             with open(os.path.join(self.output_dir, "toy.txt"), "w") as file:
                 file.write(str(error))
-        return {"toy": {"error": error}}
+        return {"toy": {"error": error, **self.undefined}}
