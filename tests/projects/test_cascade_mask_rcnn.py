@@ -15,6 +15,7 @@ from iwin_d2.errors import ConfigError
 FOLDER = Path(__file__).resolve().parents[2] / "projects/cascade_mask_rcnn/configs"
 COCO = sorted(path.stem for path in FOLDER.glob("*_coco.py") if "iwin" in path.stem)
 CUSTOM = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in COCO)
+FULL_SIZED = ("custom_coco", "custom_coco_boxes")
 
 # Parameters of the published checkpoints (with 80 classes).
 PARAMS = {"t": 87_567_954, "s": 108_907_602, "b": 148_450_354}
@@ -114,10 +115,7 @@ def test_custom_configs_follow_the_json(name, paths):
     instantiate(cfg.dataloader.evaluator)
     cfg.optimizer.params.model = model
     instantiate(cfg.optimizer)
-    if name not in (
-        "custom_coco",
-        "custom_coco_boxes",
-    ):  # a step of the full-sized model takes long
+    if name not in FULL_SIZED:  # a step of those takes long
         with EventStorage():
             assert all(torch.isfinite(loss) for loss in model.train()(batch).values())
 

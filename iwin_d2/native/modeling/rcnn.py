@@ -87,26 +87,14 @@ class GeneralizedRCNN(nn.Module):
         _, detector_losses = self.roi_heads(images, features, proposals, gt_instances)
         return {**detector_losses, **proposal_losses}
 
-    def inference(
-        self,
-        batched_inputs: list[dict[str, Any]],
-        detected_instances: list[Instances] | None = None,
-        do_postprocess: bool = True,
-    ):
-        """Detect, or with `detected_instances` (boxes and classes) predict only what else there is.
-
-        Returns what `forward` does, or without `do_postprocess` Instances on the input's size.
-        """
+    def inference(self, batched_inputs: list[dict[str, Any]], *, do_postprocess: bool = True):
+        """Detect; without `do_postprocess`, return Instances on the input's size."""
         if self.training:
             raise AssertionError("inference is for a model in eval mode")
         images = self.preprocess_image(batched_inputs)
         features = self.backbone(images.tensor)
-        if detected_instances is None:
-            proposals, _ = self.proposal_generator(images, features, None)
-            results, _ = self.roi_heads(images, features, proposals, None)
-        else:
-            detected_instances = [x.to(self.device) for x in detected_instances]
-            results = self.roi_heads.forward_with_given_boxes(features, detected_instances)
+        proposals, _ = self.proposal_generator(images, features, None)
+        results, _ = self.roi_heads(images, features, proposals, None)
         if not do_postprocess:
             return results
         outputs = []

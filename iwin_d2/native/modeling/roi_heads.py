@@ -220,15 +220,7 @@ class StandardROIHeads(ROIHeads):
             losses = self._forward_box(features, proposals)
             return proposals, {**losses, **self._forward_mask(features, proposals)}
         detections = self._forward_box(features, proposals)
-        return self.forward_with_given_boxes(features, detections), {}
-
-    def forward_with_given_boxes(
-        self, features: dict[str, Tensor], instances: list[Instances]
-    ) -> list[Instances]:
-        """Add `pred_masks`, if there is a mask head, by each image's `pred_boxes` and classes."""
-        if self.training:
-            raise AssertionError("boxes can be given only outside training")
-        return self._forward_mask(features, instances)
+        return self._forward_mask(features, detections), {}
 
     def _forward_box(self, features: dict[str, Tensor], proposals: list[Instances]):
         """Return the box losses in training, else the detections."""

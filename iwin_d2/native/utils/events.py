@@ -143,7 +143,6 @@ class JSONWriter(_ScalarWriter):
         self._file = PathManager.open(json_file, "a")
 
     def write(self) -> None:
-        """Append what is newer than the last write."""
         rows: dict[int, dict] = defaultdict(dict)
         for name, value, it in self._new_scalars():
             if math.isfinite(value):  # JSON has no other numbers
@@ -153,7 +152,6 @@ class JSONWriter(_ScalarWriter):
         self._file.flush()
 
     def close(self) -> None:
-        """Close the file."""
         self._file.close()
 
 
@@ -172,12 +170,10 @@ class TensorboardXWriter(_ScalarWriter):
         return SummaryWriter(**self._arguments)
 
     def write(self) -> None:
-        """Write what is newer than the last write."""
         for name, value, it in self._new_scalars():
             self._writer.add_scalar(name, value, it)
 
     def close(self) -> None:
-        """Close the file, if anything was ever written."""
         if "_writer" in self.__dict__:
             self._writer.close()
 
@@ -198,7 +194,6 @@ class CommonMetricPrinter(EventWriter):
         return str(datetime.timedelta(seconds=int(seconds)))
 
     def write(self) -> None:
-        """Log the line of this iteration."""
         storage = get_event_storage()
         if storage.iter == self._max_iter:
             return  # after the last iteration (an evaluation's results): nothing new to show
