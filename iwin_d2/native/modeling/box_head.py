@@ -175,35 +175,24 @@ class FastRCNNOutputLayers(nn.Module):
         logits, deltas = predictions
         gt_classes = cat([p.gt_classes for p in proposals])
         _log_classification_stats(logits, gt_classes)
-        proposal_boxes = cat([p.proposal_boxes.tensor for p in proposals])
         # Without ground truth all is background and any box will do.
         gt_boxes = [(p.gt_boxes if p.has("gt_boxes") else p.proposal_boxes) for p in proposals]
-        losses = {
-            "loss_cls": cross_entropy(logits, gt_classes, reduction="mean"),
-            "loss_box_reg": self.box_reg_loss(
-                proposal_boxes, cat([boxes.tensor for boxes in gt_boxes]), deltas, gt_classes
-            ),
-        }
-        return weigh_losses(losses, self.loss_weight)
-
-    def box_reg_loss(
-        self, proposal_boxes: Tensor, gt_boxes: Tensor, pred_deltas: Tensor, gt_classes: Tensor
-    ) -> Tensor:
-        """Return the regression loss: the sum over the foreground, divided by all R proposals.
-
-        The number of foreground proposals would make each count for more where there are few.
-        """
         foreground = nonzero_tuple((gt_classes >= 0) & (gt_classes < self.num_classes))[0]
-        deltas = pred_deltas.unflatten(1, (-1, 4))
-        loss = box_regression_loss(
+        deltas = deltas.unflatten(1, (-1, 4))  # [R, K or 1, 4]
+        loss_box_reg = box_regression_loss(
             self.box2box_transform,
             deltas[foreground, gt_classes[foreground] if deltas.shape[1] > 1 else 0],
-            proposal_boxes[foreground],
-            gt_boxes[foreground],
+            cat([p.proposal_boxes.tensor for p in proposals])[foreground],
+            cat([boxes.tensor for boxes in gt_boxes])[foreground],
             self.box_reg_loss_type,
             self.smooth_l1_beta,
         )
-        return loss / max(gt_classes.numel(), 1.0)
+        losses = {
+            "loss_cls": cross_entropy(logits, gt_classes, reduction="mean"),
+            # Divided by the foreground alone, each box would count for more where there are few.
+            "loss_box_reg": loss_box_reg / max(gt_classes.numel(), 1.0),
+        }
+        return weigh_losses(losses, self.loss_weight)
 
     def inference(
         self, predictions: Predictions, proposals: list[Instances]

@@ -17,9 +17,8 @@ _storages: list["EventStorage"] = []
 
 
 def get_event_storage() -> "EventStorage":
-    """The storage of the innermost `with EventStorage():` block."""
-    if not _storages:
-        raise AssertionError("get_event_storage() works only inside a `with EventStorage():` block")
+    """The storage of the innermost `with EventStorage():` block; there must be one."""
+    assert _storages, "get_event_storage() works only inside a `with EventStorage():` block"
     return _storages[-1]
 
 
@@ -42,7 +41,7 @@ class EventStorage:
 
     def __init__(self, start_iter: int = 0):
         self.iter = start_iter
-        self._history: dict[str, HistoryBuffer] = defaultdict(HistoryBuffer)
+        self._history: dict[str, HistoryBuffer] = {}
         self._smoothing_hints: dict[str, bool] = {}
         self._latest: dict[str, tuple[float, int]] = {}
         self._prefix = ""
@@ -55,7 +54,7 @@ class EventStorage:
         name = self._prefix + name
         cur_iter = self.iter if cur_iter is None else cur_iter
         value = float(value)
-        self._history[name].update(value, cur_iter)
+        self._history.setdefault(name, HistoryBuffer()).update(value, cur_iter)
         self._latest[name] = (value, cur_iter)
         hint = self._smoothing_hints.setdefault(name, smoothing_hint)
         assert hint == smoothing_hint, f"Scalar {name} was put with another smoothing_hint before."
@@ -67,8 +66,6 @@ class EventStorage:
 
     def history(self, name) -> HistoryBuffer:
         """All values of one scalar. Raises KeyError for a name never put."""
-        if name not in self._history:
-            raise KeyError(f"No history of a scalar named {name!r}.")
         return self._history[name]
 
     def histories(self) -> dict[str, HistoryBuffer]:
