@@ -66,6 +66,13 @@ def _pad(x: Tensor, rows: int, columns: int, value: Tensor | None) -> Tensor:
         return F.pad(x, (0, 0, 0, columns, 0, rows))
     batch, frames, height, width, channels = x.shape
     value = value.to(x.dtype)
+    if not (torch.is_grad_enabled() or torch.compiler.is_compiling()):
+        # One copy instead of two; with gradients, writing into slices would cost more later.
+        out = x.new_empty(batch, frames, height + rows, width + columns, channels)
+        out[:, :, :height, :width] = x
+        out[:, :, :height, width:] = value
+        out[:, :, height:] = value
+        return out
     right = value.expand(batch, frames, height, columns, channels)
     bottom = value.expand(batch, frames, rows, width + columns, channels)
     return torch.cat((torch.cat((x, right), dim=3), bottom), dim=2)

@@ -104,6 +104,14 @@ def test_indexing_for_the_exporter_equals_strided_views(size, window, frames):
         torch.testing.assert_close(symbolic.attention(qkv, 3, window, pad, None), expected)
 
 
+@pytest.mark.parametrize("size", SIZES)
+def test_without_gradients_the_result_is_the_same(size):
+    qkv, pad = torch.randn(2, *size, 3 * 12), torch.randn(36)
+    expected = interleaved_window_attention(qkv, 3, 7, pad)
+    with torch.no_grad():
+        assert torch.equal(interleaved_window_attention(qkv, 3, 7, pad), expected)
+
+
 def test_windows_larger_than_the_map_are_padded_not_shrunk():
     qkv = torch.randn(1, 2, 2, 24)
     shrunk = interleaved_window_attention(qkv, 1, 2)
