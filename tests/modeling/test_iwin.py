@@ -1,6 +1,7 @@
 """The backbone: reference outputs, published shapes, and the contract its users rely on."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,10 @@ from iwin_d2.modeling import IwinTransformer, iwin_base, iwin_large, iwin_small,
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 SIZES = {"tiny": iwin_tiny, "small": iwin_small, "base": iwin_base, "large": iwin_large}
+
+needs_compiler = pytest.mark.skipif(
+    shutil.which("c++") is None, reason="torch.compile's CPU backend needs a C++ compiler"
+)
 
 
 def small_backbone(**kwargs):
@@ -197,11 +202,13 @@ def assert_compiled_equals_eager(model, backend, sizes):
                 torch.testing.assert_close(output, model(images)[name], rtol=1e-4, atol=1e-4)
 
 
+@needs_compiler
 def test_compiles_to_one_graph():
     model = small_backbone(out_features=["res2", "res3"]).eval()
     assert_compiled_equals_eager(model, "inductor", [(33, 57)])
 
 
+@needs_compiler
 @pytest.mark.slow  # a second size compiles the whole model again, with symbolic sizes
 def test_compiles_to_one_graph_for_changing_sizes():
     assert_compiled_equals_eager(small_backbone().eval(), "inductor", [(40, 48), (33, 57), (64, 9)])
