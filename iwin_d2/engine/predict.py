@@ -31,6 +31,10 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
+_LEGIBLE = (
+    640  # pixels of the longer side: smaller pictures are enlarged, or labels would hide them
+)
+
 
 class Predictor:
     """A detector from a lazy config and weights, for image files.
@@ -88,6 +92,8 @@ def predict_files(
 ) -> tuple[list[dict], list[str]]:
     """Predict files, draw each into `output`, write predictions.json there.
 
+    Pictures of small images are enlarged; predictions.json is in pixels of the file.
+
     Args:
         predictor: maps a file to an RGB image and Instances.
         paths: the files; those that cannot be read are skipped.
@@ -107,7 +113,8 @@ def predict_files(
             skipped.append(error.sentence)
             continue
         instances = instances[instances.scores >= threshold]
-        drawing = Visualizer(image, metadata).draw_instance_predictions(instances)
+        scale = max(1.0, _LEGIBLE / max(image.shape[:2]))
+        drawing = Visualizer(image, metadata, scale).draw_instance_predictions(instances)
         _write_picture(drawing.get_image(), output / name)
         found = instances_to_coco_json(instances, image_id)
         for record in found:
