@@ -19,6 +19,7 @@ from ..d2.evaluation import flatten_results_dict, inference_on_dataset, print_cs
 from ..d2.utils import comm
 from ..errors import CheckpointError, ConfigError
 from .cli import make_output_dir, name_missing_values, pick_device, start_logs
+from .config_check import check_config_keys
 from .trainer import DetectionTrainer
 
 __all__ = ["do_test", "do_train", "evaluate_only", "load_config", "run_detection"]
@@ -52,6 +53,7 @@ def run_detection(args: argparse.Namespace, results: dict | None = None) -> None
         UserError: for everything that the person can put right.
     """
     cfg = load_config(args.config_file, args.opts)
+    check_config_keys(cfg, args.config_file, training=not args.eval_only)
     make_output_dir(cfg.train.output_dir)
     start_logs(cfg.train.output_dir, comm.get_rank())
     default_setup(cfg, args)

@@ -1,0 +1,81 @@
+"""What the training tool expects to find in a config, and misspelt keys that it would pass over."""
+
+import difflib
+
+from omegaconf import DictConfig, OmegaConf
+
+from ..errors import ConfigError
+
+__all__ = ["check_config_keys"]
+
+# The keys that the tools read, Detectron2's and ours. A config may have others of its own; only
+# those that nearly are one of these are taken for mistakes.
+_KNOWN = {
+    "": ("model", "dataloader", "optimizer", "lr_multiplier", "train"),
+    "train": (
+        "output_dir",
+        "init_checkpoint",
+        "max_iter",
+        "amp",
+        "ddp",
+        "checkpointer",
+        "eval_period",
+        "log_period",
+        "device",
+        "seed",
+        "clip_grad",
+        "cudnn_benchmark",
+        "float32_precision",
+    ),
+    "train.amp": ("enabled", "dtype"),
+    "train.checkpointer": ("period", "max_to_keep"),
+}
+_ALWAYS = ("model", "dataloader", "train", "train.output_dir", "train.device")
+_TRAINING = (
+    "dataloader.train",
+    "optimizer",
+    "lr_multiplier",
+    "train.max_iter",
+    "train.checkpointer",
+    "train.eval_period",
+    "train.log_period",
+)
+
+
+def check_config_keys(cfg: DictConfig, config_file: str, training: bool = True) -> None:
+    """Find keys that are missing, and keys that look like a known one misspelt.
+
+    Args:
+        cfg: the config.
+        config_file: its name, for the message.
+        training: whether it is to train, not only to evaluate.
+
+    Raises:
+        ConfigError: naming the first such key and the right one.
+    """
+    for path, known in _KNOWN.items():
+        section = OmegaConf.select(cfg, path) if path else cfg
+        if not isinstance(section, DictConfig):
+            continue
+        for key in set(section) - set(known):
+            near = difflib.get_close_matches(str(key), set(known), n=1, cutoff=0.8)
+            if near:
+                full = f"{path}.{key}".lstrip(".")
+                raise ConfigError(
+                    f"{config_file} sets {full}, which nothing reads. "
+                    f"Did you mean {f'{path}.{near[0]}'.lstrip('.')}?"
+                )
+    for path in _ALWAYS + (_TRAINING if training else ()):
+        if not _has(cfg, path):
+            raise ConfigError(
+                f"{config_file} has no {path}: a config for this tool has model, dataloader, "
+                "optimizer, lr_multiplier and train (see configs/common/train.py)."
+            )
+
+
+def _has(cfg: DictConfig, path: str) -> bool:
+    *parents, key = path.split(".")
+    section = OmegaConf.select(cfg, ".".join(parents)) if parents else cfg
+    if not isinstance(section, DictConfig):
+        return False
+    return key in section or OmegaConf.is_missing(section, key)  # ??? is reported elsewhere
