@@ -65,6 +65,11 @@ def _sentence(error: Exception) -> str | None:
     """The sentence of a UserError, also one that came as text out of another process."""
     if isinstance(error, UserError):
         return error.sentence
+    if isinstance(error, FloatingPointError):  # of a model in evaluation; training names the batch
+        return (
+            f"Numbers in the model are not finite ({error}): its weights are damaged, or their "
+            "training had diverged; take another checkpoint."
+        )
     if isinstance(error, torch.multiprocessing.ProcessRaisedException):
         for name in errors.__dict__:
             marker = f"{errors.__name__}.{name}: "

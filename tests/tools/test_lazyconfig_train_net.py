@@ -230,6 +230,14 @@ def test_statuses_and_tracebacks(capsys, monkeypatch):
     assert run_tool(interrupt) == 130
 
 
+def test_weights_that_are_not_finite_are_said_to_be_so(capsys):
+    def evaluate():
+        raise FloatingPointError("boxes refined by cascade stage 0 are not finite")
+
+    assert run_tool(evaluate) == 1
+    assert "stage 0 are not finite): its weights are damaged" in capsys.readouterr().err
+
+
 def test_sentence_out_of_a_spawned_process(capsys):
     def fail():
         text = "\n\n-- Process 1 terminated\nTraceback ...\niwin_d2.errors.DataError: No images.\n"
