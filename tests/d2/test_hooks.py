@@ -105,9 +105,10 @@ def test_writers_are_called_each_period_and_closed():
     assert writer.closed
 
 
-def test_timer_records_times_after_the_warmup():
-    trainer = run(Trainer(), [hooks.IterationTimer(warmup_iter=3)], end=10)
-    assert [it for _, it in trainer.storage.history("time").values()] == list(range(3, 10))
+@pytest.mark.parametrize("warmup, first", [(0, 4), (1, 4), (3, 6)])
+def test_timer_records_times_from_the_last_warmup_iteration_on(warmup, first):
+    trainer = run(Trainer(), [hooks.IterationTimer(warmup_iter=warmup)], start=4, end=10)
+    assert [it for _, it in trainer.storage.history("time").values()] == list(range(first, 10))
 
 
 def test_state_of_trainer_and_hooks():

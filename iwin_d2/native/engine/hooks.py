@@ -33,7 +33,7 @@ class IterationTimer(HookBase):
         self._step_start = time.perf_counter()
 
     def after_step(self):
-        if self.trainer.iter - self.trainer.start_iter >= self._warmup_iter:
+        if self.trainer.iter - self.trainer.start_iter >= self._warmup_iter - 1:
             seconds = time.perf_counter() - self._step_start
             self.trainer.storage.put_scalars(time=seconds)
             self._in_steps += seconds
