@@ -156,6 +156,7 @@ def test_boxes_are_cut_to_the_image():
     assert np.allclose(moved["bbox"], [0, 0, 2, 2])
 
 
+@pytest.mark.skipif(USE_DETECTRON2, reason="Detectron2 cuts moved boxes of integers to integers")
 def test_integer_boxes_are_not_rounded():
     moved = transform_instance_annotations(annotation(), T.ResizeTransform(6, 9, 3, 6), (3, 6))
     assert np.allclose(moved["bbox"], [1 * 6 / 9, 1, 5 * 6 / 9, 2.5])
@@ -171,7 +172,7 @@ def test_rle_becomes_a_bitmap():
     assert np.array_equal(moved["segmentation"], mask[:, ::-1])
     instances = annotations_to_instances([moved], (6, 9), "bitmask")
     assert np.array_equal(instances.gt_masks.tensor[0].numpy(), mask[:, ::-1] > 0)
-    with pytest.raises(ValueError, match="bitmask"):
+    with pytest.raises(ValueError, match="polygon" if USE_DETECTRON2 else "'bitmask'"):
         annotations_to_instances([moved], (6, 9), "polygon")
 
 

@@ -177,7 +177,11 @@ def test_pasting_many_at_once_is_pasting_one_by_one():
 
 def test_pasting_odd_boxes():
     assert paste_masks_in_image(torch.zeros(0, 4, 4), Boxes([]), (5, 6)).shape == (0, 5, 6)
-    outside = torch.tensor([[50.0, 50, 60, 60], [-60, -60, -50, -50]])
-    assert not paste_masks_in_image(torch.ones(2, 4, 4), outside, (5, 6)).any()
     whole = paste_masks_in_image(torch.ones(1, 4, 4), torch.tensor([[0.0, 0, 6, 5]]), (5, 6))
     assert whole[0, 1:-1, 1:-1].all()
+
+
+@pytest.mark.skipif(USE_DETECTRON2, reason="Detectron2 fails on such boxes, on a CPU")
+def test_pasting_outside_the_image():
+    outside = torch.tensor([[50.0, 50, 60, 60], [-60, -60, -50, -50]])
+    assert not paste_masks_in_image(torch.ones(2, 4, 4), outside, (5, 6)).any()

@@ -272,9 +272,8 @@ def test_initial_predictor():
     assert predictor.bbox_pred.weight.shape == (800, 6)
     assert predictor.cls_score.weight.std().item() == pytest.approx(0.01, rel=0.15)
     assert predictor.bbox_pred.weight.std().item() == pytest.approx(0.001, rel=0.15)
-    assert FastRCNNOutputLayers(
-        6, box2box_transform=None, num_classes=2, cls_agnostic_bbox_reg=True
-    ).bbox_pred.weight.shape == (4, 6)
+    agnostic = make_predictor(num_classes=2, cls_agnostic_bbox_reg=True)
+    assert agnostic.bbox_pred.weight.shape == (4, 6)
 
 
 # Inference
