@@ -3,6 +3,7 @@
 import json
 import os
 import uuid
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -179,9 +180,9 @@ def test_the_same_classes_pass(tmp_path, name):
 
 def test_a_lazy_config_can_say_it(tmp_path, name):
     json_file, images = write_dataset(tmp_path)
-    cfg = L(dict)(
+    cfg = L(SimpleNamespace)(
         names=L(register_coco)(name=name, json_file=json_file, image_root=images),
         num_classes=L(num_coco_classes)(json_file=json_file),
     )
-    assert instantiate(cfg) == {"names": name, "num_classes": 2}
+    assert instantiate(cfg) == SimpleNamespace(names=name, num_classes=2)
     assert name in DatasetCatalog

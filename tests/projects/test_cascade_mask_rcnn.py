@@ -7,6 +7,7 @@ import torch
 
 from iwin_d2.d2.config import instantiate
 from iwin_d2.d2.engine import default_argument_parser
+from iwin_d2.d2.structures import BoxMode
 from iwin_d2.d2.utils.events import EventStorage
 from iwin_d2.data.shapes import generate_shapes_dataset
 from iwin_d2.engine.detection import load_config, run_detection
@@ -90,11 +91,20 @@ def test_training_augmentation_of_the_recipe(shapes):
 
     picture = Path(shapes.train_images) / "large.jpg"
     Image.new("RGB", (640, 480)).save(picture)
+    whole = {
+        "bbox": [0.0, 0.0, 640.0, 480.0],  # some of it is in every crop
+        "bbox_mode": BoxMode.XYXY_ABS,
+        "category_id": 0,
+        "segmentation": [[0.0, 0.0, 640.0, 0.0, 640.0, 480.0, 0.0, 480.0]],
+    }
     record = {"file_name": str(picture), "height": 480, "width": 640, "image_id": 0}
     sides = set()
     for _ in range(60):
-        height, width = mapper({**record, "annotations": []})["image"].shape[1:]
+        mapped = mapper({**record, "annotations": [whole]})
+        height, width = mapped["image"].shape[1:]
         assert max(height, width) <= 1333
+        # recomputed from the polygon, which fills the picture
+        assert mapped["instances"].gt_boxes.area().tolist() == pytest.approx([height * width])
         sides.add(min(height, width))
     # The long side of a narrow crop may keep the short one from reaching its goal.
     assert len(sides & set(range(480, 801, 32))) >= 6
