@@ -37,7 +37,7 @@ class Visualizer:
         picture = Image.fromarray(np.clip(img_rgb, 0, 255).astype(np.uint8))
         self._image_size = picture.height, picture.width
         if scale != 1.0:
-            size = (max(round(side * scale), 1) for side in picture.size)
+            size = (max(int(side * scale + 0.01), 1) for side in picture.size)  # rounded down
             picture = picture.resize(tuple(size), Image.BICUBIC)
         self.metadata = metadata
         self.output = VisImage(picture)
