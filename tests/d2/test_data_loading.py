@@ -141,6 +141,12 @@ def test_mapper_recomputes_boxes_from_cut_masks(records):
     assert torch.allclose(kept.gt_boxes.tensor, torch.tensor([[2.0, 3, 6, 11]]))
 
 
+@pytest.mark.skipif(USE_DETECTRON2, reason="Detectron2 recomputes no boxes where no object is")
+def test_mapper_recomputes_boxes_of_no_objects(records):
+    record = {**records[0], "annotations": []}
+    assert len(mapper(recompute_boxes=True)(record)["instances"].gt_boxes) == 0
+
+
 def test_mapper_reads_segmentation(records, tmp_path):
     labels = np.random.default_rng(0).integers(0, 256, (24, 32)).astype(np.uint8)
     Image.fromarray(labels).save(tmp_path / "labels.png")
