@@ -223,9 +223,9 @@ class PolygonMasks:
         """
         if len(boxes) != len(self):
             raise AssertionError(f"{len(boxes)} boxes for {len(self)} masks")
-        corners = boxes.detach().cpu().double().numpy()
-        # A box without extent must not divide by zero.
-        scales = mask_size / np.maximum(corners[:, 2:] - corners[:, :2], 0.1)
+        corners = boxes.detach().cpu().float().numpy()
+        # Scales are float32, as Detectron2's: they decide on outlines along an edge of the box.
+        scales = mask_size / np.maximum(corners[:, 2:] - corners[:, :2], 0.1)  # never by 0
         parts, owners = [], []
         for owner, (instance, corner, scale) in enumerate(zip(self.polygons, corners, scales)):
             for part in instance:

@@ -254,6 +254,20 @@ def test_crops_of_polygons_and_of_bit_masks_agree():
     assert around.nonempty().tolist() == [True, True, False]
 
 
+def test_crops_of_polygons_round_as_float32():
+    # Outlines along the edges of their boxes, where the last bit of the scale decides on pixels.
+    rng = np.random.default_rng(0)
+    outlines = [rng.integers(0, 100, (7, 2)) / 2 for _ in range(200)]
+    corners = [np.concatenate([o.min(axis=0), o.max(axis=0)]).astype(np.float32) for o in outlines]
+    crops = PolygonMasks([[o.ravel()] for o in outlines]).crop_and_resize(
+        torch.from_numpy(np.stack(corners)), 28
+    )
+    for crop, outline, corner in zip(crops, outlines, corners):
+        scale = np.float32(28) / (corner[2:] - corner[:2])
+        expected = polygons_to_bitmask([((outline - corner[:2]) * scale).ravel()], 28, 28)
+        assert np.array_equal(crop.numpy(), expected)
+
+
 @pytest.mark.skipif(USE_DETECTRON2, reason="Detectron2 puts infinite boxes around no polygons")
 def test_the_box_around_no_polygons_is_finite():
     assert PolygonMasks([[]]).get_bounding_boxes().tensor.tolist() == [[0, 0, 0, 0]]
