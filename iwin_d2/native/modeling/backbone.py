@@ -45,11 +45,10 @@ def make_conv(
     out_channels: int,
     kernel_size: int,
     norm: str | Callable | None,
-    fill: Callable,
     activation: nn.Module | None = None,
 ) -> Conv2d:
-    """A convolution that keeps the size, its weights set by `fill`; a norm replaces the bias."""
-    conv = Conv2d(
+    """A convolution that keeps the size; a norm replaces the bias."""
+    return Conv2d(
         in_channels,
         out_channels,
         kernel_size,
@@ -58,8 +57,6 @@ def make_conv(
         norm=get_norm(norm, out_channels),
         activation=activation,
     )
-    fill(conv)
-    return conv
 
 
 class LastLevelMaxPool(nn.Module):
@@ -101,10 +98,10 @@ class FPN(Backbone):
         if strides != [2 ** (levels[0] + i) for i in range(len(strides))]:
             raise ValueError(f"strides must double from level to level, got {strides}")
         for name, level in zip(in_features, levels):
-            lateral = make_conv(
-                shapes[name].channels, out_channels, 1, norm, weight_init.c2_xavier_fill
-            )
-            output = make_conv(out_channels, out_channels, 3, norm, weight_init.c2_xavier_fill)
+            lateral = make_conv(shapes[name].channels, out_channels, 1, norm)
+            output = make_conv(out_channels, out_channels, 3, norm)
+            for conv in (lateral, output):  # both are made first: one seed, one model everywhere
+                weight_init.c2_xavier_fill(conv)
             self.add_module(f"fpn_lateral{level}", lateral)
             self.add_module(f"fpn_output{level}", output)
         self.bottom_up = bottom_up

@@ -38,20 +38,21 @@ class FastRCNNConvFCHead(nn.Sequential):
             raise ValueError("a box head needs a layer: conv_dims and fc_dims are both empty")
         channels, size = input_shape.channels, (input_shape.height, input_shape.width)
         for k, conv_dim in enumerate(conv_dims, start=1):
-            conv = make_conv(
-                channels, conv_dim, 3, conv_norm, weight_init.c2_msra_fill, activation=nn.ReLU()
-            )
+            conv = make_conv(channels, conv_dim, 3, conv_norm, activation=nn.ReLU())
             self.add_module(f"conv{k}", conv)
             channels = conv_dim
         for k, fc_dim in enumerate(fc_dims, start=1):
             if k == 1:
                 self.add_module("flatten", nn.Flatten())
-            fc = Linear(channels * math.prod(size), fc_dim)
-            weight_init.c2_xavier_fill(fc)
-            self.add_module(f"fc{k}", fc)
+            self.add_module(f"fc{k}", Linear(channels * math.prod(size), fc_dim))
             self.add_module(f"fc_relu{k}", nn.ReLU())
             channels, size = fc_dim, ()
         self._output_size = (channels, *size)
+        for layer in self:  # when all are made: one seed, one model everywhere
+            if isinstance(layer, nn.Conv2d):
+                weight_init.c2_msra_fill(layer)
+            elif isinstance(layer, nn.Linear):
+                weight_init.c2_xavier_fill(layer)
 
     @property
     def output_shape(self) -> ShapeSpec:

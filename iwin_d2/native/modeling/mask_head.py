@@ -83,15 +83,15 @@ class MaskRCNNConvUpsampleHead(nn.Sequential):
             raise ValueError("conv_dims must name at least the transposed convolution's channels")
         channels = input_shape.channels
         for k, conv_dim in enumerate(conv_dims[:-1], start=1):
-            conv = make_conv(
-                channels, conv_dim, 3, conv_norm, weight_init.c2_msra_fill, activation=nn.ReLU()
-            )
+            conv = make_conv(channels, conv_dim, 3, conv_norm, activation=nn.ReLU())
             self.add_module(f"mask_fcn{k}", conv)
             channels = conv_dim
         self.deconv = ConvTranspose2d(channels, conv_dims[-1], kernel_size=2, stride=2)
-        weight_init.c2_msra_fill(self.deconv)
         self.add_module("deconv_relu", nn.ReLU())
         self.predictor = Conv2d(conv_dims[-1], num_classes, kernel_size=1)
+        for layer in self:  # when all are made: one seed, one model everywhere
+            if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)) and layer is not self.predictor:
+                weight_init.c2_msra_fill(layer)
         nn.init.normal_(self.predictor.weight, std=0.001)
         nn.init.zeros_(self.predictor.bias)
         self.loss_weight = loss_weight

@@ -1,0 +1,13 @@
+"""Which framework the suite runs on is the first thing to know about its result."""
+
+from iwin_d2.d2 import describe_framework
+
+
+def pytest_report_header():
+    return describe_framework()
+
+
+def pytest_terminal_summary(terminalreporter):
+    # Again at the end: with -q, as pyproject.toml sets it, there is no header.
+    if terminalreporter.verbosity < 0:
+        terminalreporter.write_line(describe_framework())
