@@ -1,14 +1,11 @@
 """COCO instance segmentation with the published training augmentation (16 images a batch)."""
 
 from iwin_d2.d2.config import LazyCall as L
-from iwin_d2.d2.data import (
-    build_detection_test_loader,
-    build_detection_train_loader,
-    get_detection_dataset_dicts,
-)
+from iwin_d2.d2.data import build_detection_test_loader, get_detection_dataset_dicts
 from iwin_d2.d2.data import transforms as T
 from iwin_d2.d2.evaluation import COCOEvaluator
 from iwin_d2.data.augmentations import RandomChoice
+from iwin_d2.data.loader import build_train_loader
 from iwin_d2.data.mapper import DetectionMapper
 
 _SHORT_EDGES = list(range(480, 801, 32))
@@ -21,7 +18,7 @@ def _resize(short_edges):
 
 
 dataloader = {
-    "train": L(build_detection_train_loader)(
+    "train": L(build_train_loader)(
         dataset=L(get_detection_dataset_dicts)(names="coco_2017_train", filter_empty=True),
         mapper=L(DetectionMapper)(
             is_train=True,
@@ -44,6 +41,7 @@ dataloader = {
         ),
         total_batch_size=16,
         num_workers=4,
+        max_bad_images=0,  # how many images that cannot be read may be left out
     ),
     "test": L(build_detection_test_loader)(
         dataset=L(get_detection_dataset_dicts)(names="coco_2017_val", filter_empty=False),
