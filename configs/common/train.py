@@ -6,7 +6,7 @@ train = {
     "output_dir": "./output",
     "init_checkpoint": "",
     "max_iter": 90000,
-    "amp": {"enabled": False},
+    "amp": {"enabled": False, "dtype": None},  # float16 or bfloat16; None: float16 on CUDA
     "ddp": {
         "broadcast_buffers": False,
         "find_unused_parameters": False,
@@ -17,5 +17,11 @@ train = {
     "log_period": 20,
     "device": "cuda" if torch.cuda.is_available() else "cpu",
     "seed": -1,  # random; any other number is used as it is
+    "deterministic": False,  # only algorithms that repeat their results to the bit
     "clip_grad": None,  # maximal norm of all gradients together
+    "accumulation_steps": 1,  # batches whose gradients make one step
+    "lr_reference_batch_size": None,  # images a step that optimizer.lr is for: scales it to yours
+    "ema": {"enabled": False, "decay": 0.9998},  # evaluate and keep a moving average of the weights
+    "best_checkpoint": {"metric": None, "mode": "max"},  # e.g. bbox/AP, or validation/total_loss
+    "val_loss_period": 0,  # iterations between measurements of the losses on the test set
 }

@@ -3,11 +3,15 @@
 import logging
 import os
 import pickle
+import re
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from ..d2.checkpoint import DetectionCheckpointer
 from ..errors import CheckpointError
@@ -32,40 +36,133 @@ _UNREADABLE = (
 )
 
 
+# Names of checkpoints made on the way, by the last iteration they hold.
+_NUMBERED = re.compile(r"model_(\d{7,})\.pth")
+
+
+class UnreadableCheckpointError(CheckpointError):
+    """A checkpoint file that is missing, cut off or damaged."""
+
+
 class Checkpointer(DetectionCheckpointer):
     """Writes whole files, and says in one sentence what is wrong with a file it reads.
 
     Takes the arguments of `DetectionCheckpointer`; files are exchangeable with its.
     """
 
+    _read: tuple[str, dict[str, Any]] = ("", {})  # a file that is read but not loaded yet
+
     def save(self, name: str, **kwargs: Any) -> None:
         """Save model, checkpointables and kwargs as `<save_dir>/<name>.pth`, whole or not at all.
+
+        The file becomes the one to resume from.
 
         Raises:
             CheckpointError: if the file cannot be written; the file of that name stays as it was.
         """
+        states = {key: item.state_dict() for key, item in self.checkpointables.items()}
+        path = self._write(name, {"model": self.model.state_dict(), **states, **kwargs})
+        if path:
+            with self._explain_failure(path):
+                self.tag_last_checkpoint(os.path.basename(path))
+
+    def save_weights(self, name: str, model: nn.Module, **kwargs: Any) -> None:
+        """Save a model and kwargs alone, as a file to evaluate or to start from, not to resume.
+
+        Raises:
+            CheckpointError: as `save`.
+        """
+        self._write(name, {"model": model.state_dict(), **kwargs})
+
+    def _write(self, name: str, data: dict[str, Any]) -> str | None:
+        """Write a file and return its path, None where this process writes none."""
         if not self.save_dir or not self.save_to_disk:
-            return
-        data = {"model": self.model.state_dict()}
-        data.update({key: item.state_dict() for key, item in self.checkpointables.items()})
-        data.update(kwargs)
+            return None
         path = os.path.join(self.save_dir, f"{name}.pth")
         logger.info("Saving checkpoint to %s", path)
+        with self._explain_failure(path), atomic_write(path) as file:
+            torch.save(data, file)
+        return path
+
+    @contextmanager
+    def _explain_failure(self, path: str) -> Iterator[None]:
         try:
-            with atomic_write(path) as file:
-                torch.save(data, file)
-            self.tag_last_checkpoint(os.path.basename(path))
+            yield
         # torch.save turns a full disk into a RuntimeError.
         except (OSError, RuntimeError) as error:
+            before = ""
+            if self.has_checkpoint():
+                before = f" ({self.get_checkpoint_file()} is the last whole one)"
             raise CheckpointError(
-                f"The checkpoint {path} could not be written ({error}): free some space or set "
-                "train.output_dir to another folder, then go on with --resume."
+                f"The checkpoint {path} could not be written ({_first_line(error)}): free some "
+                "space or set train.output_dir to another folder, then go on with "
+                f"--resume{before}."
             ) from error
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Note the file to resume from."""
         with atomic_write(os.path.join(self.save_dir, "last_checkpoint"), "w") as file:
             file.write(last_filename_basename)
+
+    def has_checkpoint(self) -> bool:
+        """Whether there is a checkpoint to resume from."""
+        return bool(self._candidates())
+
+    def get_checkpoint_file(self) -> str:
+        """The checkpoint to resume from; an empty string where there is none."""
+        return next(iter(self._candidates()), "")
+
+    def _candidates(self) -> list[str]:
+        """The files to resume from, the first one first, the others should it be damaged.
+
+        That is what `last_checkpoint` names; before it what was written since (a run can be killed
+        between writing a checkpoint and naming it); behind it the earlier ones. What is younger by
+        number but older by date is of another training in the same folder.
+        """
+        folder = Path(self.save_dir) if self.save_dir else None
+        if folder is None or not folder.is_dir():
+            return []
+        numbered = {int(m[1]): p for p in folder.iterdir() if (m := _NUMBERED.fullmatch(p.name))}
+        files = [numbered[number] for number in sorted(numbered, reverse=True)]
+        tag = folder / "last_checkpoint"
+        named = tag.read_text(errors="replace").strip() if tag.is_file() else ""
+        if not named:
+            return [str(path) for path in files]
+        match = _NUMBERED.fullmatch(named)
+        last = int(match[1]) if match else float("inf")
+        written = tag.stat().st_mtime_ns
+        since = [
+            path
+            for number, path in sorted(numbered.items(), reverse=True)
+            if number > last and path.stat().st_mtime_ns > written
+        ]
+        earlier = [path for number, path in sorted(numbered.items(), reverse=True) if number < last]
+        return [str(path) for path in [*since, folder / named, *earlier]]
+
+    def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
+        """Resume from the last checkpoint of save_dir that can be read, else load `path`'s weights.
+
+        Returns:
+            As `load`.
+
+        Raises:
+            CheckpointError: as `load`; with `resume`, if there are checkpoints but none is whole.
+        """
+        candidates = self._candidates() if resume else []
+        if not candidates:
+            return self.load(path, checkpointables=[])
+        for candidate in candidates:
+            try:
+                # Before `load`: Detectron2's cannot be called again once it has failed.
+                self._read = (candidate, self._load_file(candidate))
+            except UnreadableCheckpointError as error:
+                logger.error("%s Trying the checkpoint before it.", error.sentence)
+            else:
+                return self.load(candidate)
+        raise CheckpointError(
+            f"None of the {len(candidates)} checkpoints in {self.save_dir} can be read: leave out "
+            "--resume to start anew, or give weights by train.init_checkpoint."
+        )
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
         """Load a checkpoint; see `DetectionCheckpointer.load`.
@@ -82,7 +179,7 @@ class Checkpointer(DetectionCheckpointer):
                 fits the model.
         """
         if path and "://" not in path and not os.path.isfile(path):
-            raise CheckpointError(f"There is no checkpoint {path}: {self._advice(path)}")
+            raise CheckpointError(f"There is no checkpoint {path}: correct the path.")
         self._path = path
         try:
             return super().load(path, checkpointables)
@@ -93,26 +190,22 @@ class Checkpointer(DetectionCheckpointer):
                 "saved with, or start anew from its weights with train.init_checkpoint."
             ) from error
 
-    def _advice(self, path: str) -> str:
-        if self.save_dir and self.has_checkpoint() and path == self.get_checkpoint_file():
-            tag = os.path.join(self.save_dir, "last_checkpoint")
-            return (
-                f"{tag} names it; write the name of another .pth file of that folder into it, "
-                "or leave out --resume."
-            )
-        return "correct the path."
-
     def _load_file(self, filename: str) -> dict[str, Any]:
+        read, self._read = self._read, ("", {})
+        if read[0] == filename:
+            return read[1]
+        if not os.path.isfile(filename):
+            raise UnreadableCheckpointError(f"There is no checkpoint {filename}.")
         try:
             if filename.endswith(".pkl"):  # Detectron2's model zoo
                 checkpoint = super()._load_file(filename)
             else:
+                _check_sums(filename)
                 checkpoint = torch.load(filename, map_location="cpu", weights_only=True)
         except _UNREADABLE as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-            raise CheckpointError(
-                f"{filename} cannot be read as a checkpoint ({reason[:200]}): the file is cut off, "
-                "damaged, or something else; fetch or save it anew."
+            raise UnreadableCheckpointError(
+                f"{filename} cannot be read as a checkpoint ({_first_line(error)}): the file is "
+                "cut off, damaged, or something else; fetch or save it anew."
             ) from error
         if isinstance(checkpoint, dict) and "model" not in checkpoint:
             checkpoint = {"model": checkpoint}
@@ -145,6 +238,23 @@ class Checkpointer(DetectionCheckpointer):
             *(len(given.difference(wanted)), len(shapes)),
         )
         return incompatible
+
+
+def _check_sums(filename: str) -> None:
+    """Raise BadZipFile if a file has not the check sums it was written with: torch does not look.
+
+    Files that torch wrote before version 1.6 have none.
+    """
+    if zipfile.is_zipfile(filename):
+        with zipfile.ZipFile(filename) as file:
+            damaged = file.testzip()
+        if damaged is not None:
+            raise zipfile.BadZipFile(f"the check sum of {damaged} in it is wrong")
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else repr(error)
 
 
 def _is_array(value: Any) -> bool:

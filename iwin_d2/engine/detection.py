@@ -1,6 +1,7 @@
 """Training and evaluation of a detector from a lazy config."""
 
 import argparse
+import functools
 import inspect
 import logging
 import math
@@ -20,7 +21,12 @@ from ..d2.utils import comm
 from ..errors import CheckpointError, ConfigError
 from .cli import make_output_dir, name_missing_values, pick_device, start_logs
 from .config_check import check_config_keys
+from .hooks import BestWeights, ModelEMA, PeriodicCheckpointer, tidy_metrics
+from .memory import explain_out_of_memory
+from .reproducible import use_deterministic_algorithms
+from .settings import TrainSettings
 from .trainer import DetectionTrainer
+from .validation import validation_losses
 
 __all__ = ["do_test", "do_train", "evaluate_only", "load_config", "run_detection"]
 
@@ -109,43 +115,89 @@ def do_train(cfg, resume: bool = False) -> dict:
         cfg: a config with model, dataloader, optimizer, lr_multiplier and train.
         resume: go on from the last checkpoint in train.output_dir, if there is one.
     """
+    settings = TrainSettings.read(cfg.train)
+    use_deterministic_algorithms(settings.deterministic)
     model = instantiate(cfg.model).to(cfg.train.device)
     logger.info("Model:\n%s", model)
     optimizer = _build_optimizer(cfg, model)
     train_loader = instantiate(cfg.dataloader.train)
-    model = create_ddp_model(model, **cfg.train.get("ddp", {}))
-    amp = cfg.train.get("amp") or {}
+    _scale_learning_rate(optimizer, train_loader, settings)
     trainer = DetectionTrainer(
-        model,
+        _distribute(cfg, model),
         train_loader,
         optimizer,
-        amp=amp.get("enabled", False),
-        amp_dtype=_dtype(amp.get("dtype")),
-        clip_grad=cfg.train.get("clip_grad"),
+        amp=settings.amp,
+        amp_dtype=settings.amp_dtype,
+        clip_grad=settings.clip_grad,
+        accumulation_steps=settings.accumulation_steps,
     )
     checkpointer = Checkpointer(model, cfg.train.output_dir, trainer=trainer)
-    results: dict = {}
-
-    def evaluate():
-        results.clear()
-        results.update(do_test(cfg, model))
-        # AP is NaN where there is nothing to measure; metrics.json, being JSON, leaves it out.
-        flat = flatten_results_dict(results)
-        return {name: value for name, value in flat.items() if math.isfinite(value)}
-
+    ema = ModelEMA(model, settings.ema_decay, checkpointer) if settings.ema_decay else None
+    evaluation = _Evaluation(cfg, settings, trainer, checkpointer, ema)
     main = comm.is_main_process()
-    writers = default_writers(cfg.train.output_dir, cfg.train.max_iter) if main else []
-    trainer.register_hooks(
-        [
-            hooks.IterationTimer(),
-            hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
-            hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer) if main else None,
-            hooks.EvalHook(cfg.train.eval_period, evaluate),
-            hooks.PeriodicWriter(writers, period=cfg.train.log_period) if main else None,
-        ]
-    )
-    trainer.train(_load_start(cfg, checkpointer, trainer, resume), cfg.train.max_iter)
-    return results
+    scheduler = hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier))
+    trainer.register_hooks([hooks.IterationTimer(), scheduler, ema])
+    if main:
+        trainer.register_hooks([PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer)])
+    evaluation.register_hooks()
+    start = _load_start(cfg, checkpointer, trainer, resume)
+    if main:
+        if start > 0:
+            evaluation.resume_best()
+            tidy_metrics(os.path.join(cfg.train.output_dir, "metrics.json"), start)
+        writers = default_writers(cfg.train.output_dir, cfg.train.max_iter)
+        trainer.register_hooks([hooks.PeriodicWriter(writers, period=cfg.train.log_period)])
+    trainer.save_checkpoint = functools.partial(_save_now, checkpointer, trainer)
+    with explain_out_of_memory(trainer.model):
+        trainer.train(start, cfg.train.max_iter)
+    return evaluation.results
+
+
+class _Evaluation:
+    """The evaluations of a training: results, validation losses, and the best weights."""
+
+    def __init__(self, cfg, settings: TrainSettings, trainer, checkpointer, ema: ModelEMA | None):
+        self.results: dict = {}
+        self._cfg, self._settings = cfg, settings
+        self._trainer, self._ema = trainer, ema
+        self._model = checkpointer.model
+        self._best = None
+        if settings.best_metric:
+            self._best = BestWeights(checkpointer, settings.best_metric, settings.best_mode)
+
+    def register_hooks(self) -> None:
+        """Evaluate every train.eval_period and measure losses every train.val_loss_period."""
+        period = self._settings.val_loss_period
+        if period:
+            measure = self._measure_losses
+            self._trainer.register_hooks([hooks.EvalHook(period, measure)])
+        self._trainer.register_hooks([hooks.EvalHook(self._cfg.train.eval_period, self._evaluate)])
+
+    def resume_best(self) -> None:
+        if self._best:
+            self._best.resume()
+
+    @property
+    def _evaluated(self) -> nn.Module:
+        return self._ema.model if self._ema else self._model
+
+    def _measure_losses(self) -> dict:
+        losses = validation_losses(self._evaluated, self._cfg, seed=self._trainer.seed)
+        return self._consider({"validation": losses})
+
+    def _evaluate(self) -> dict:
+        self.results.clear()
+        self.results.update(do_test(self._cfg, self._evaluated))
+        return self._consider(self.results)
+
+    def _consider(self, results: dict) -> dict[str, float]:
+        # AP is NaN where there is nothing to measure; metrics.json, being JSON, leaves it out.
+        flat = {k: v for k, v in flatten_results_dict(results).items() if math.isfinite(v)}
+        group = (self._settings.best_metric or "").split("/")[0]
+        if self._best and comm.is_main_process() and group in results:
+            iteration = min(self._trainer.iter, self._trainer.max_iter - 1)
+            self._best.consider(flat, self._evaluated, iteration)
+        return flat
 
 
 def _build_optimizer(cfg, model: nn.Module) -> torch.optim.Optimizer:
@@ -156,6 +208,53 @@ def _build_optimizer(cfg, model: nn.Module) -> torch.optim.Optimizer:
         cfg.optimizer.params.pop("model")  # a config is for settings, and can be saved
 
 
+def _scale_learning_rate(optimizer, train_loader, settings: TrainSettings) -> None:
+    """Fit the learning rate to the images a step, where the config asks for it; log both."""
+    rates = sorted({group["lr"] for group in optimizer.param_groups}, reverse=True)
+    rate = ", ".join(f"{rate:.6g}" for rate in rates)
+    images = getattr(train_loader, "total_batch_size", None)  # of Detectron2's loader unknown
+    reference = settings.lr_reference_batch_size
+    if images is None:
+        if reference:
+            raise ConfigError(
+                "train.lr_reference_batch_size is set, but the training loader does not say its "
+                "total_batch_size: unset it, or use iwin_d2.data.loader.build_train_loader."
+            )
+        logger.info("Learning rate %s", rate)
+        return
+    images *= settings.accumulation_steps
+    text = f"{images} images a step ({comm.get_world_size()} processes"
+    text += f", {settings.accumulation_steps} batches accumulated)"
+    if not reference:
+        logger.info("Learning rate %s for %s, as the config says", rate, text)
+        return
+    for group in optimizer.param_groups:
+        group["lr"] *= images / reference
+    logger.info(
+        "Learning rate %s for %d images, scaled by %g for %s",
+        *(rate, reference, images / reference, text),
+    )
+
+
+def _distribute(cfg, model: nn.Module) -> nn.Module:
+    options = dict(cfg.train.get("ddp", {}))
+    if torch.device(cfg.train.device).type == "cpu":
+        options["device_ids"] = None  # Detectron2's would name GPUs
+    return create_ddp_model(model, **options)
+
+
+def _save_now(checkpointer: Checkpointer, trainer: DetectionTrainer) -> str:
+    """Save a checkpoint to resume from outside of the schedule, in whichever process this is."""
+    name = f"model_{trainer.iter:07d}" if trainer.iter >= 0 else "model_initial"
+    writes = checkpointer.save_to_disk
+    checkpointer.save_to_disk = True
+    try:
+        checkpointer.save(name, iteration=trainer.iter)
+    finally:
+        checkpointer.save_to_disk = writes
+    return os.path.join(checkpointer.save_dir, f"{name}.pth")
+
+
 def _load_start(cfg, checkpointer: Checkpointer, trainer: DetectionTrainer, resume: bool) -> int:
     """Load weights, or all of a checkpoint to resume; return the iteration to start from."""
     resuming = resume and checkpointer.has_checkpoint()
@@ -164,9 +263,11 @@ def _load_start(cfg, checkpointer: Checkpointer, trainer: DetectionTrainer, resu
         logger.info(
             "--resume: no checkpoint in %s yet, so starting from %s.", cfg.train.output_dir, start
         )
+    configured = [_options(group) for group in trainer.optimizer.param_groups]
     checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=resume)
     if not resuming:
         return 0
+    _prefer_configured(trainer.optimizer, configured)
     if trainer.iter + 1 >= cfg.train.max_iter:
         logger.info(
             "Trained up to iteration %d already: raise train.max_iter to go on.", trainer.iter + 1
@@ -174,10 +275,16 @@ def _load_start(cfg, checkpointer: Checkpointer, trainer: DetectionTrainer, resu
     return trainer.iter + 1  # the checkpoint's is the last one done
 
 
-def _dtype(name: str | None) -> torch.dtype | None:
-    if name is None:
-        return None
-    dtype = getattr(torch, str(name), None)
-    if dtype not in (torch.float16, torch.bfloat16):
-        raise ConfigError(f"train.amp.dtype={name}: set it to float16 or bfloat16.")
-    return dtype
+def _options(group: dict) -> dict:
+    return {name: value for name, value in group.items() if name != "params"}
+
+
+def _prefer_configured(optimizer: torch.optim.Optimizer, configured: list[dict]) -> None:
+    """Let the config's learning rate, weight decay, ... win over those of the checkpoint."""
+    for group, options in zip(optimizer.param_groups, configured):
+        # The checkpoint's "lr" is the one the schedule had come to, "initial_lr" the config's.
+        wanted = {"initial_lr" if name == "lr" else name: v for name, v in options.items()}
+        for name, value in wanted.items():
+            if group.get(name, value) != value:
+                logger.info("Resuming with %s=%s, it was %s", name, value, group[name])
+            group[name] = value

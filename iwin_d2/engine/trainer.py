@@ -3,15 +3,19 @@
 import logging
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from ..d2.engine import TrainerBase
 from ..d2.utils import comm
 from ..d2.utils.events import EventStorage
 from ..errors import DataError, TrainingError, UserError
+from .interrupt import StopRequest
+from .reproducible import seed_everything
 
 __all__ = ["DetectionTrainer"]
 
@@ -22,7 +26,13 @@ class DetectionTrainer(TrainerBase):
     """Trains a model that returns a dict of losses, with hooks around each step.
 
     Checkpoints of it (`state_dict`) hold what Detectron2's own trainers save: iteration, hooks,
-    optimizer, grad_scaler.
+    optimizer, grad_scaler; and, for a resumed training to be the same one, the seed and the place
+    in the data. Random numbers need no saving: each step seeds them from the seed, the iteration
+    and the process.
+
+    Attributes:
+        save_checkpoint: called, if set, when the training stops before its end in a state worth
+            keeping; saves under the current `iter` and returns the file's path.
     """
 
     def __init__(
@@ -34,6 +44,8 @@ class DetectionTrainer(TrainerBase):
         amp: bool = False,
         amp_dtype: torch.dtype | None = None,
         clip_grad: float | None = None,
+        accumulation_steps: int = 1,
+        seed: int | None = None,
     ):
         """Prepare to train; `train(start_iter, max_iter)` does it.
 
@@ -45,6 +57,8 @@ class DetectionTrainer(TrainerBase):
             amp_dtype: of mixed precision; None means float16 on CUDA and bfloat16 elsewhere. The
                 loss is scaled for float16.
             clip_grad: the largest norm of all gradients together; None for no limit.
+            accumulation_steps: batches whose gradients are averaged for one step.
+            seed: of the model's random numbers; None draws one, the same in all processes.
         """
         super().__init__()
         model.train()
@@ -53,30 +67,36 @@ class DetectionTrainer(TrainerBase):
         self.optimizer = optimizer
         self.amp = amp
         self.clip_grad = clip_grad
-        self.device_type = next(model.parameters()).device.type
-        default = torch.float16 if self.device_type == "cuda" else torch.bfloat16
+        self.accumulation_steps = accumulation_steps
+        self.seed = int(comm.shared_random_seed() if seed is None else seed)
+        self.device = next(model.parameters()).device
+        default = torch.float16 if self.device.type == "cuda" else torch.bfloat16
         self.amp_dtype = amp_dtype or default
         scaled = amp and self.amp_dtype == torch.float16
-        self.grad_scaler = torch.amp.GradScaler(self.device_type, enabled=scaled)
+        self.grad_scaler = torch.amp.GradScaler(self.device.type, enabled=scaled)
+        self.save_checkpoint: Callable[[], str] | None = None
         self._batches: Iterator | None = None
+        self._batches_done = 0
 
     def train(self, start_iter: int, max_iter: int) -> None:
         """Train from iteration start_iter up to and without max_iter.
 
         Raises:
-            UserError: for bad data and losses that are not finite; any other error is logged with
-                its traceback before it goes on.
+            UserError: for bad data, losses that are not finite, and when somebody asked to stop
+                (see `StopRequest`); any other error is logged with its traceback before it goes on.
         """
         logger.info("Training from iteration %d to %d", start_iter, max_iter)
         self.iter = self.start_iter = start_iter
         self.max_iter = max_iter
-        with EventStorage(start_iter) as self.storage:
+        with EventStorage(start_iter) as self.storage, StopRequest() as self._stop:
             try:
                 self.before_train()
                 for self.iter in range(start_iter, max_iter):
                     self.before_step()
                     self.run_step()
                     self.after_step()
+                    if self._stop.agreed:
+                        raise self._stopped_on_request()
                 # Hooks tell by this that the training came to its end.
                 self.iter = max(start_iter, max_iter)
             except UserError:
@@ -88,30 +108,37 @@ class DetectionTrainer(TrainerBase):
                 self.after_train()
 
     def run_step(self) -> None:
-        """One batch: losses, gradients, update, records."""
+        """One step: losses and gradients of each batch, update, records."""
         assert self.model.training, "The model was left in eval mode."
-        start = time.perf_counter()
-        batch = self._next_batch()
-        data_time = time.perf_counter() - start
-
-        try:
-            with torch.autocast(self.device_type, dtype=self.amp_dtype, enabled=self.amp):
-                losses = self.model(batch)
-        except FloatingPointError as error:  # the RPN or a cascade stage, before there is any loss
-            reason = f"The training has diverged at iteration {self.iter}: {str(error).rstrip('.')}"
-            raise self._stopped(reason, batch) from error
-        if isinstance(losses, torch.Tensor):
-            losses = {"loss": losses}
-        total = sum(losses.values())
+        # Forward passes change these (the statistics of BatchNorms), also with bad numbers.
+        buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
         self.optimizer.zero_grad()
-        self.grad_scaler.scale(total).backward()
+        sums: dict[str, torch.Tensor] = {}
+        images: list[str] = []
+        data_time = 0.0
+        for number in range(self.accumulation_steps):
+            start = time.perf_counter()
+            batch = self._next_batch()
+            data_time += time.perf_counter() - start
+            images += [str(d.get("file_name", f"image id {d.get('image_id')}")) for d in batch]
+            seed_everything(self.seed, self.iter, number, comm.get_rank())
+            try:
+                losses = self._backward(batch, last=number + 1 == self.accumulation_steps)
+            except FloatingPointError as error:  # the RPN or a cascade stage, before any loss
+                raise self._diverged(str(error).rstrip("."), images, buffers) from error
+            for name, loss in losses.items():
+                sums[name] = sums.get(name, 0) + loss
         self.after_backward()
         # Reading the losses waits for the device: after backward, so that it has work meanwhile;
         # before the update, so that bad losses leave the weights untouched.
-        values = {name: loss.detach() for name, loss in losses.items()}
-        self._check_finite(values, batch)
+        local, means = self._reduce(sums, data_time)
+        if not all(map(math.isfinite, means.values())):
+            raise self._diverged(_describe(local, means), images, buffers, local)
         self._update()
-        self._record(values, data_time)
+        self._batches_done += self.accumulation_steps
+        if comm.is_main_process():
+            self.storage.put_scalar("data_time", means.pop("data_time"))
+            self.storage.put_scalars(total_loss=sum(means.values()), **means)
 
     def _next_batch(self) -> list[dict]:
         for _ in range(2):
@@ -123,23 +150,76 @@ class DetectionTrainer(TrainerBase):
                 self._batches = None
         raise DataError("The training loader has no batch: the training set is empty.")
 
-    def _check_finite(self, losses: Mapping[str, torch.Tensor], batch: list[dict]) -> None:
-        """Raise TrainingError if a loss is NaN or infinite."""
-        if torch.isfinite(torch.stack([loss.float().sum() for loss in losses.values()])).all():
-            return
-        values = ", ".join(f"{name}={loss.item():.6g}" for name, loss in losses.items())
-        reason = f"The loss is not finite at iteration {self.iter}: {values}"
-        raise self._stopped(reason, batch)
+    def _backward(self, batch: list[dict], last: bool) -> dict[str, torch.Tensor]:
+        """Add the gradients of one batch; return its losses, detached, as parts of the mean."""
+        # Processes exchange gradients once a step.
+        waits = not last and hasattr(self.model, "no_sync")
+        with self.model.no_sync() if waits else nullcontext():
+            with torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=self.amp):
+                losses = self.model(batch)
+            if isinstance(losses, torch.Tensor):
+                losses = {"loss": losses}
+            parts = {name: loss / self.accumulation_steps for name, loss in losses.items()}
+            self.grad_scaler.scale(sum(parts.values())).backward()
+        return {name: part.detach().float() for name, part in parts.items()}
 
-    def _stopped(self, reason: str, batch: list[dict]) -> TrainingError:
-        """The error of a training that has diverged: why, the learning rates, the images."""
+    def _reduce(
+        self, losses: dict[str, torch.Tensor], data_time: float
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        """This process's losses, and the means over all processes, data_time among them.
+
+        Every process learns the means, so that all of them stop at one that is not finite, and
+        agree in the same exchange whether somebody asked to stop.
+        """
+        names = sorted(losses)  # the same order in every process
+        extra = torch.tensor([data_time, float(self._stop.wanted)], device=self.device)
+        local = torch.cat([torch.stack([losses[name].sum() for name in names]), extra])
+        values = local
+        if comm.get_world_size() > 1:
+            values = local.clone()
+            dist.all_reduce(values)
+            values /= comm.get_world_size()
+        *means, self._stop.agreed = values.tolist()
+        return dict(zip(names, local.tolist())), dict(zip([*names, "data_time"], means))
+
+    def _diverged(
+        self,
+        reason: str,
+        images: list[str],
+        buffers: list[tuple[torch.Tensor, torch.Tensor]],
+        losses: dict[str, float] | None = None,
+    ) -> TrainingError:
+        """Save the state before this step; return the error that says what there is to know.
+
+        Args:
+            reason: what was found.
+            images: those of this process's batches.
+            buffers: the model's buffers and their values before this step.
+            losses: this process's, where all processes have come here together.
+        """
+        if losses is not None and comm.get_world_size() > 1:
+            bad = not all(map(math.isfinite, losses.values()))
+            images = [name for names in comm.all_gather(images if bad else []) for name in names]
+        for buffer, value in buffers:
+            buffer.copy_(value)
         rates = sorted({group["lr"] for group in self.optimizer.param_groups}, reverse=True)
-        images = [str(d.get("file_name", f"image id {d.get('image_id')}")) for d in batch]
+        saved = ""
+        if self.save_checkpoint and (losses is None or comm.is_main_process()):
+            self.iter -= 1  # the last step done
+            saved = f"; the state before it is saved in {self.save_checkpoint()}"
+            self.iter += 1
         return TrainingError(
-            f"{reason}; learning rate {', '.join(f'{rate:.6g}' for rate in rates)}; images "
-            f"{', '.join(images)}: lower optimizer.lr, set train.clip_grad, or look at these "
-            "images and their annotations."
+            f"The training has diverged at iteration {self.iter}: {reason}; learning rate "
+            f"{', '.join(f'{rate:.6g}' for rate in rates)}; images {', '.join(images)}: lower "
+            f"optimizer.lr, set train.clip_grad, or look at these images and their annotations"
+            f"{saved}."
         )
+
+    def _stopped_on_request(self) -> TrainingError:
+        saved = ""
+        if self.save_checkpoint and comm.is_main_process():
+            saved = f": {self.save_checkpoint()} is saved, --resume goes on from it"
+        return TrainingError(f"Stopped on request after iteration {self.iter}{saved}.")
 
     def _update(self) -> None:
         """Clip the gradients and step the optimizer."""
@@ -152,29 +232,34 @@ class DetectionTrainer(TrainerBase):
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
 
-    def _record(self, losses: Mapping[str, torch.Tensor], data_time: float) -> None:
-        """Put mean losses over all processes, their sum, and the time data took to the storage."""
-        device = next(iter(losses.values())).device
-        metrics = {name: loss.float() for name, loss in losses.items()}
-        metrics["data_time"] = torch.tensor(data_time, device=device)
-        metrics = comm.reduce_dict(metrics)
-        if not comm.is_main_process():
-            return
-        metrics = dict(zip(metrics, torch.stack(list(metrics.values())).tolist()))
-        self.storage.put_scalar("data_time", metrics.pop("data_time"))
-        self.storage.put_scalars(total_loss=sum(metrics.values()), **metrics)
-
     def state_dict(self) -> dict:
-        """What resuming needs: iteration, hooks, optimizer, and the loss scale if there is one."""
+        """What resuming needs: iteration, hooks, optimizer, loss scale, seed, place in the data."""
         state = super().state_dict()
         state["optimizer"] = self.optimizer.state_dict()
         if self.grad_scaler.is_enabled():
             state["grad_scaler"] = self.grad_scaler.state_dict()
+        state["seed"] = self.seed
+        state["batches_done"] = self._batches_done
+        if hasattr(self.data_loader, "state_dict"):
+            state["data_loader"] = self.data_loader.state_dict()
         return state
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """Take over what `state_dict` gave."""
+        """Take over what `state_dict` gave; also what Detectron2's trainers save."""
         super().load_state_dict(state_dict)
         self.optimizer.load_state_dict(state_dict["optimizer"])
         if self.grad_scaler.is_enabled() and "grad_scaler" in state_dict:
             self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
+        self.seed = state_dict.get("seed", self.seed)
+        self._batches_done = state_dict.get("batches_done", 0)
+        if hasattr(self.data_loader, "resume") and "data_loader" in state_dict:
+            self.data_loader.resume(state_dict["data_loader"], self._batches_done)
+        else:
+            logger.warning("The order of the images is not in the checkpoint: it begins anew.")
+
+
+def _describe(local: dict[str, float], means: dict[str, float]) -> str:
+    """The losses, this process's own where those are the bad ones."""
+    bad_here = not all(map(math.isfinite, local.values()))
+    values = {name: (local if bad_here else means)[name] for name in local}
+    return "the loss is not finite: " + ", ".join(f"{k}={v:.6g}" for k, v in values.items())

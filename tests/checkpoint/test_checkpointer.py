@@ -2,6 +2,9 @@
 
 import logging
 import os
+import subprocess
+import sys
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -22,6 +25,20 @@ def weights(net):
 
 def assert_same_weights(a, b):
     torch.testing.assert_close(weights(a), weights(b), rtol=0, atol=0)
+
+
+@contextmanager
+def _logged(caplog):
+    """Catch this package's log, whether or not it goes up to the root."""
+    logger = logging.getLogger("iwin_d2.checkpoint.checkpointer")
+    logger.addHandler(caplog.handler)
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(caplog.handler)
+        logger.setLevel(level)
 
 
 def test_saves_and_loads_model_and_checkpointables(tmp_path):
@@ -88,10 +105,121 @@ def test_missing_file(tmp_path):
         Checkpointer(model()).load(path)
 
 
-def test_resume_names_the_file_that_the_tag_names(tmp_path):
+def checkpoints(folder, count=3):
+    """Files of `count` periods, each with other weights; returns their checkpointer and weights."""
+    net = model()
+    checkpointer = Checkpointer(net, str(folder), schedule=torch.optim.SGD(net.parameters(), lr=1))
+    kept = []
+    for number in range(count):
+        nn.init.constant_(net[0].weight, number)
+        checkpointer.save(f"model_{number:07d}", iteration=number)
+        kept.append(weights(net))
+    return checkpointer, kept
+
+
+def damage(path):
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 2 // 3])
+
+
+def flip_a_byte(path):
+    """Damage that leaves the size as it is: in the weights themselves."""
+    content = bytearray(path.read_bytes())
+    content[content.index(torch.full((6,), 2.0).numpy().tobytes())] ^= 0xFF
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("spoil", [damage, flip_a_byte, lambda path: path.unlink()])
+def test_the_checkpoint_before_an_unreadable_one_is_taken_and_both_are_named(
+    tmp_path, caplog, spoil
+):
+    checkpointer, kept = checkpoints(tmp_path)
+    spoil(tmp_path / "model_0000002.pth")
+    with _logged(caplog):
+        rest = checkpointer.resume_or_load("", resume=True)
+    assert rest["iteration"] == 1
+    torch.testing.assert_close(weights(checkpointer.model), kept[1], rtol=0, atol=0)
+    assert any(
+        "model_0000002.pth" in m and "Trying the checkpoint before" in m for m in caplog.messages
+    )
+
+
+def test_no_readable_checkpoint_at_all(tmp_path):
     (tmp_path / "last_checkpoint").write_text("model_0000099.pth")
-    with pytest.raises(CheckpointError, match=r"model_0000099\.pth.*last_checkpoint.*--resume"):
+    (tmp_path / "model_0000050.pth").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"None of the 2 checkpoints in .*--resume"):
         Checkpointer(model(), str(tmp_path)).resume_or_load("", resume=True)
+
+
+def test_a_checkpoint_of_another_model_is_not_passed_over(tmp_path):
+    checkpoints(tmp_path)
+    other = nn.Sequential(nn.Conv2d(1, 1, 1))
+    torch.save({"model": other.state_dict()}, tmp_path / "model_0000002.pth")
+    with pytest.raises(CheckpointError, match="of other shapes"):
+        Checkpointer(model(), str(tmp_path)).resume_or_load("", resume=True)
+
+
+def test_a_checkpoint_that_was_not_named_before_the_kill_is_taken(tmp_path):
+    checkpointer, _ = checkpoints(tmp_path)
+    tag = tmp_path / "last_checkpoint"
+    tag.write_text("model_0000001.pth")
+    os.utime(tag, ns=(1, 1))
+    assert checkpointer.get_checkpoint_file() == str(tmp_path / "model_0000002.pth")
+    tag.unlink()  # killed before the first was named
+    assert checkpointer.get_checkpoint_file() == str(tmp_path / "model_0000002.pth")
+
+
+def test_checkpoints_of_an_earlier_training_in_the_folder_are_not_taken(tmp_path):
+    checkpoints(tmp_path, count=9)
+    os.utime(tmp_path / "model_0000008.pth", ns=(1, 1))
+    checkpointer, _ = checkpoints(tmp_path, count=2)
+    files = [os.path.basename(path) for path in checkpointer._candidates()]
+    assert files[-2:] == ["model_0000001.pth", "model_0000000.pth"]
+    assert "model_0000008.pth" not in files
+
+
+def test_an_empty_folder_has_none(tmp_path):
+    for folder in (tmp_path, tmp_path / "missing", ""):
+        checkpointer = Checkpointer(model(), str(folder))
+        assert not checkpointer.has_checkpoint() and checkpointer.get_checkpoint_file() == ""
+
+
+def test_weights_alone_are_not_to_be_resumed_from(tmp_path):
+    checkpointer, _ = checkpoints(tmp_path)
+    best = model()
+    checkpointer.save_weights("model_best", best, metric={"bbox/AP": 3.0})
+    assert checkpointer.get_checkpoint_file().endswith("model_0000002.pth")
+    content = torch.load(tmp_path / "model_best.pth")
+    assert set(content) == {"model", "metric"}
+    Checkpointer(other := model()).load(str(tmp_path / "model_best.pth"))
+    assert_same_weights(best, other)
+
+
+FULL_DISK = """
+import resource, sys, torch
+from iwin_d2.checkpoint import Checkpointer
+from iwin_d2.engine.cli import run_tool
+net = torch.nn.Linear(100, 100)
+checkpointer = Checkpointer(net, sys.argv[1])
+checkpointer.save("model_0000000")
+import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
+sys.exit(run_tool(lambda: checkpointer.save(sys.argv[2])))
+"""
+
+
+@pytest.mark.parametrize("name", ["model_0000001", "model_0000000"])
+def test_a_disk_without_room_leaves_the_checkpoint_before(tmp_path, name):
+    pytest.importorskip("resource", reason="limits of a process are POSIX")
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(tmp_path), name], capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    sentence = done.stderr.strip().splitlines()[-1]
+    assert f"{name}.pth could not be written" in sentence and "free some space" in sentence
+    assert "model_0000000.pth is the last whole one" in sentence
+    assert sorted(os.listdir(tmp_path)) == ["last_checkpoint", "model_0000000.pth"]
+    Checkpointer(nn.Linear(100, 100), str(tmp_path)).resume_or_load("", resume=True)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "text", "empty", "json list"])
@@ -157,13 +285,8 @@ def test_counts_are_logged_in_one_line(tmp_path, caplog):
     state["0.bias"] = torch.zeros(5)
     path = str(tmp_path / "some.pth")
     torch.save({"model": state}, path)
-    logger = logging.getLogger("iwin_d2.checkpoint.checkpointer")
-    logger.addHandler(caplog.handler)
-    logger.setLevel(logging.INFO)
-    try:
+    with _logged(caplog):
         Checkpointer(model()).load(path)
-    finally:
-        logger.removeHandler(caplog.handler)
     expected = "Loaded 2 of the model's 4 tensors from"
     (line,) = {m for m in caplog.messages if m.startswith(expected)}
     assert line.endswith("missing: 1, unexpected: 1, of another shape: 1")

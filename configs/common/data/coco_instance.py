@@ -52,5 +52,16 @@ dataloader = {
         ),
         num_workers=4,
     ),
+    # What train.val_loss_period measures: the test set with its annotations.
+    "val_loss": L(build_detection_test_loader)(
+        dataset=L(get_detection_dataset_dicts)(names="${...test.dataset.names}", filter_empty=True),
+        mapper=L(DetectionMapper)(
+            is_train=True,
+            augmentations="${...test.mapper.augmentations}",
+            image_format="${...train.mapper.image_format}",
+            use_instance_mask="${...train.mapper.use_instance_mask}",
+        ),
+        num_workers="${..test.num_workers}",
+    ),
     "evaluator": L(COCOEvaluator)(dataset_name="${..test.dataset.names}"),
 }

@@ -1,0 +1,55 @@
+"""What to say, and to try, when memory runs out."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import TrainingError
+
+__all__ = ["explain_out_of_memory"]
+
+# What torch says of an allocation that fails on the CPU: a RuntimeError without a class of its own.
+_CPU_MESSAGES = ("can't allocate memory", "not enough memory")
+
+
+@contextmanager
+def explain_out_of_memory(model: nn.Module) -> Iterator[None]:
+    """Within the block, turn running out of memory into a TrainingError with the model's inputs."""
+    last: dict[str, Any] = {"sizes": "none yet", "training": model.training}
+
+    def note(module: nn.Module, args: tuple) -> None:
+        last.update(sizes=_sizes(args[0] if args else ()), training=module.training)
+
+    hook = model.register_forward_pre_hook(note)
+    try:
+        yield
+    except RuntimeError as error:  # torch.OutOfMemoryError is one
+        text = str(error)
+        on_device = isinstance(error, torch.OutOfMemoryError)
+        if not on_device and not any(message in text for message in _CPU_MESSAGES):
+            raise
+        advice = (
+            "lower dataloader.train.total_batch_size (train.accumulation_steps makes up for it), "
+            "make images smaller (short_edge_length and max_size of ResizeShortestEdge), set "
+            "train.amp.enabled=True or model.backbone.bottom_up.use_checkpoint=True"
+            if last["training"]
+            else "lower the batch size of dataloader.test, or make its images smaller"
+        )
+        first_line = text.strip().splitlines()[0]
+        raise TrainingError(
+            f"Out of memory with input images of {last['sizes']} ({first_line}): {advice}."
+        ) from error
+    finally:
+        hook.remove()
+
+
+def _sizes(batch: Any) -> str:
+    """The sizes of a batch's images, channels x height x width."""
+    if not isinstance(batch, (list, tuple)):
+        return "unknown size"
+    images = [item["image"] for item in batch if isinstance(item, dict) and "image" in item]
+    shapes = ["x".join(map(str, image.shape)) for image in images]
+    return ", ".join(shapes) or "unknown size"

@@ -1,0 +1,126 @@
+"""The `train` section of a config, read and checked in one place."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from ..errors import ConfigError
+
+__all__ = ["TrainSettings"]
+
+_DTYPES = {
+    "float16": torch.float16,
+    "fp16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "bf16": torch.bfloat16,
+}
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """What the training loop does beside what Detectron2's own configs say.
+
+    Each has its default where a config, such as one of Detectron2's, does not name it.
+
+    Attributes:
+        amp: whether to train in mixed precision.
+        amp_dtype: of mixed precision; None leaves it to the trainer.
+        clip_grad: the largest norm of all gradients together; None for no limit.
+        accumulation_steps: batches for one step.
+        deterministic: whether only algorithms that repeat their results are taken.
+        ema_decay: of the moving average of the weights; None for no average.
+        best_metric: the result by which model_best.pth is chosen; None for no such file.
+        best_mode: "max" or "min".
+        val_loss_period: iterations between two measurements of the losses on validation data;
+            0 for none.
+        lr_reference_batch_size: images a step that optimizer.lr is meant for; None takes it as
+            it is.
+    """
+
+    amp: bool
+    amp_dtype: torch.dtype | None
+    clip_grad: float | None
+    accumulation_steps: int
+    deterministic: bool
+    ema_decay: float | None
+    best_metric: str | None
+    best_mode: str
+    val_loss_period: int
+    lr_reference_batch_size: int | None
+
+    @classmethod
+    def read(cls, train: DictConfig) -> "TrainSettings":
+        """Read a config's `train` section.
+
+        Raises:
+            ConfigError: for a value that makes no sense.
+        """
+        section = _Section(train)
+        ema = section.flag("ema.enabled")
+        return cls(
+            amp=section.flag("amp.enabled"),
+            amp_dtype=_DTYPES[name] if (name := section.choice("amp.dtype", _DTYPES)) else None,
+            clip_grad=section.number("clip_grad", low=0),
+            accumulation_steps=section.count("accumulation_steps", 1, low=1),
+            deterministic=section.flag("deterministic"),
+            ema_decay=section.number("ema.decay", low=0, high=1) if ema else None,
+            best_metric=section.text("best_checkpoint.metric"),
+            best_mode=section.choice("best_checkpoint.mode", ("max", "min")) or "max",
+            val_loss_period=section.count("val_loss_period", 0, low=0),
+            lr_reference_batch_size=section.count("lr_reference_batch_size", None, low=1),
+        )
+
+
+class _Section:
+    """Reads values by their dotted paths; a ConfigError says which one is wrong."""
+
+    def __init__(self, config: DictConfig):
+        self._config = config
+
+    def _get(self, path: str) -> Any:
+        value: Any = self._config
+        for key in path.split("."):
+            # Indexing, unlike get(), complains of values left at ???.
+            value = value[key] if isinstance(value, DictConfig) and key in value else None
+        return value
+
+    def _wrong(self, path: str, value: Any, wanted: str) -> ConfigError:
+        return ConfigError(f"train.{path}={value} makes no sense: set it to {wanted}.")
+
+    def flag(self, path: str) -> bool:
+        value = self._get(path)
+        if value not in (None, True, False):
+            raise self._wrong(path, value, "True or False")
+        return bool(value)
+
+    def count(self, path: str, default: int | None, low: int) -> int | None:
+        value = self._get(path)
+        if value is None:
+            return default
+        if type(value) is not int or value < low:
+            raise self._wrong(path, value, f"a whole number, {low} or more")
+        return value
+
+    def number(self, path: str, low: float, high: float = math.inf) -> float | None:
+        value = self._get(path)
+        if value is None:
+            return None
+        if type(value) not in (int, float) or not low < value < high:
+            above = f"above {low}" if high == math.inf else f"between {low} and {high}"
+            raise self._wrong(path, value, f"a number {above}")
+        return float(value)
+
+    def text(self, path: str) -> str | None:
+        value = self._get(path)
+        if value is not None and not isinstance(value, str):
+            raise self._wrong(path, value, "a name")
+        return value or None
+
+    def choice(self, path: str, choices: Any) -> str | None:
+        value = self._get(path)
+        if value is not None and value not in choices:
+            raise self._wrong(path, value, " or ".join(choices))
+        return value

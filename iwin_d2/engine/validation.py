@@ -1,0 +1,77 @@
+"""The losses of a model on data that it does not learn from."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from ..d2.config import instantiate
+from ..d2.utils import comm
+from ..errors import ConfigError
+from .reproducible import seed_everything
+
+__all__ = ["validation_losses"]
+
+logger = logging.getLogger(__name__)
+
+
+@torch.no_grad()
+def validation_losses(model: nn.Module, cfg, seed: int = 0) -> dict[str, float]:
+    """The mean losses over cfg.dataloader.val_loss, a test loader with annotations.
+
+    The model computes losses as in training (drawing proposals to learn from at random, seeded for
+    each batch so that two measurements compare), but leaves nothing out: no drop path, and
+    normalisation by the statistics of training, which stay as they are.
+
+    Args:
+        model: returns {name: scalar loss} in training mode.
+        cfg: the config.
+        seed: of the random numbers.
+
+    Returns:
+        {name: mean over images, over all processes}, with "total_loss", their sum.
+
+    Raises:
+        ConfigError: there is no cfg.dataloader.val_loss, or it has no images.
+    """
+    if "val_loss" not in cfg.dataloader:
+        raise ConfigError(
+            "train.val_loss_period is set, but the config has no dataloader.val_loss: add a loader "
+            "with annotations, as configs/common/data/coco_instance.py has, or set it to 0."
+        )
+    sums: dict[str, float] = {}
+    count = 0
+    with _computing_losses(model):
+        for number, batch in enumerate(instantiate(cfg.dataloader.val_loss)):
+            seed_everything(seed, number, comm.get_rank())
+            for name, loss in model(batch).items():
+                sums[name] = sums.get(name, 0.0) + float(loss) * len(batch)
+            count += len(batch)
+    gathered = comm.all_gather((sums, count))  # a process may have no image at all
+    total = sum(count for _, count in gathered)
+    if not total:
+        raise ConfigError("dataloader.val_loss has no images: set train.val_loss_period=0.")
+    names = sorted({name for sums, _ in gathered for name in sums})
+    means = {name: sum(sums.get(name, 0.0) for sums, _ in gathered) / total for name in names}
+    losses = {"total_loss": sum(means.values()), **means}
+    logger.info("Losses on validation data: %s", {k: round(v, 5) for k, v in losses.items()})
+    return losses
+
+
+@contextmanager
+def _computing_losses(model: nn.Module) -> Iterator[None]:
+    """Make a model return losses, its layers otherwise behaving as in evaluation.
+
+    Detectors ask their own `training` what to return; the layers that leave out or learn from what
+    they see are leaves.
+    """
+    modes = {module: module.training for module in model.modules()}
+    for module in modes:
+        module.training = any(True for _ in module.children())
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
