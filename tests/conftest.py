@@ -1,5 +1,7 @@
 """Which framework the suite runs on is the first thing to know about its result."""
 
+import pytest
+
 from iwin_d2.d2 import describe_framework
 
 
@@ -7,6 +9,7 @@ def pytest_report_header():
     return describe_framework()
 
 
+@pytest.hookimpl(trylast=True)  # below the list of durations
 def pytest_terminal_summary(terminalreporter):
     # Again at the end: with -q, as pyproject.toml sets it, there is no header.
     if terminalreporter.verbosity < 0:
