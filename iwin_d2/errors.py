@@ -29,3 +29,7 @@ class CheckpointError(UserError):
 
 class TrainingError(UserError):
     """A training that cannot go on, such as a loss that is no number any more."""
+
+
+class ProcessError(UserError):
+    """A process or machine of the run that has ended, or that cannot be reached."""

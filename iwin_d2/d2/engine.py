@@ -11,7 +11,6 @@ if USE_DETECTRON2:
         default_setup,
         default_writers,
         hooks,
-        launch,
     )
 else:
     from ..native.engine import (
@@ -22,7 +21,6 @@ else:
         default_setup,
         default_writers,
         hooks,
-        launch,
     )
 
 __all__ = [
@@ -33,5 +31,4 @@ __all__ = [
     "default_setup",
     "default_writers",
     "hooks",
-    "launch",
 ]

@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
+import torch.distributed as dist
 from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue
 
-from .. import errors
 from ..d2 import describe_framework
+from ..d2.utils import comm
 from ..d2.utils.logger import setup_logger
 from ..errors import ConfigError, UserError
 
@@ -62,7 +63,7 @@ def name_missing_values() -> Iterator[None]:
 
 
 def _sentence(error: Exception) -> str | None:
-    """The sentence of a UserError, also one that came as text out of another process."""
+    """The sentence of a UserError, or of an error of others that has one reason."""
     if isinstance(error, UserError):
         return error.sentence
     if isinstance(error, FloatingPointError):  # of a model in evaluation; training names the batch
@@ -70,11 +71,12 @@ def _sentence(error: Exception) -> str | None:
             f"Numbers in the model are not finite ({error}): its weights are damaged, or their "
             "training had diverged; take another checkpoint."
         )
-    if isinstance(error, torch.multiprocessing.ProcessRaisedException):
-        for name in errors.__dict__:
-            marker = f"{errors.__name__}.{name}: "
-            if marker in str(error):
-                return str(error).rsplit(marker, 1)[-1].strip()
+    if isinstance(error, RuntimeError) and "DataLoader worker (pid" in str(error):
+        return (
+            f"A process that loads images has ended ({str(error).strip().rstrip('.')}): the "
+            "machine may have run out of memory or shared memory (/dev/shm); lower num_workers in "
+            "dataloader.train and dataloader.test."
+        )
     return None
 
 
@@ -116,7 +118,8 @@ def pick_device(name: str) -> str:
     """Return the device, or "cpu" with a warning where it is CUDA and there is none.
 
     Raises:
-        ConfigError: for a name that torch does not know.
+        ConfigError: for a name that torch does not know, and for a device that does not go with the
+            other processes of the run.
     """
     try:
         device = torch.device(name)
@@ -124,5 +127,26 @@ def pick_device(name: str) -> str:
         raise ConfigError(f"train.device={name} is no device: set it to cuda or cpu.") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         logger.warning("There is no CUDA device here: running on the CPU.")
-        return "cpu"
+        device = torch.device("cpu")
+    if comm.get_world_size() > 1:
+        _check_shared_device(device)
     return str(device)
+
+
+def _check_shared_device(device: torch.device) -> None:
+    """Raise ConfigError for a device that a process cannot use beside the others."""
+    if device.type == "cpu" and dist.get_backend() == "nccl":
+        raise ConfigError(
+            "train.device=cpu, but the processes talk by NCCL, which is for GPUs: add "
+            "--dist-backend gloo."
+        )
+    if device.type == "cuda" and device.index is not None:
+        raise ConfigError(
+            f"train.device={device} would be the device of all processes: set it to cuda, and each "
+            "takes its own."
+        )
+    if device.type == "cuda" and comm.get_local_rank() >= torch.cuda.device_count():
+        raise ConfigError(
+            f"There are more processes than the {torch.cuda.device_count()} GPUs of this machine: "
+            "lower --num-gpus, or set train.device=cpu."
+        )

@@ -241,12 +241,3 @@ def test_weights_that_are_not_finite_are_said_to_be_so(capsys):
 
     assert run_tool(evaluate) == 1
     assert "stage 0 are not finite): its weights are damaged" in capsys.readouterr().err
-
-
-def test_sentence_out_of_a_spawned_process(capsys):
-    def fail():
-        text = "\n\n-- Process 1 terminated\nTraceback ...\niwin_d2.errors.DataError: No images.\n"
-        raise torch.multiprocessing.ProcessRaisedException(text, 1, 2)
-
-    assert run_tool(fail) == 1
-    assert capsys.readouterr().err == "No images.\n"

@@ -5,6 +5,7 @@ from ..framework import USE_DETECTRON2
 if USE_DETECTRON2:
     from detectron2.utils.comm import (
         all_gather,
+        create_local_process_group,
         gather,
         get_local_rank,
         get_rank,
@@ -17,6 +18,7 @@ if USE_DETECTRON2:
 else:
     from ...native.utils.comm import (
         all_gather,
+        create_local_process_group,
         gather,
         get_local_rank,
         get_rank,
@@ -29,6 +31,7 @@ else:
 
 __all__ = [
     "all_gather",
+    "create_local_process_group",
     "gather",
     "get_local_rank",
     "get_rank",

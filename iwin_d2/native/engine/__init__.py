@@ -7,6 +7,5 @@ from .defaults import (
     default_argument_parser,
     default_setup,
     default_writers,
-    launch,
 )
 from .train_loop import HookBase, TrainerBase

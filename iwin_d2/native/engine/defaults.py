@@ -1,14 +1,10 @@
-"""What every training script starts with: command line, processes, set-up, writers."""
+"""What every training script starts with: command line, set-up, writers."""
 
 import argparse
 import os
-import socket
 import sys
-from collections.abc import Callable
-from datetime import timedelta
 
 import torch
-import torch.distributed as dist
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compress_hook
 from torch.nn.parallel import DistributedDataParallel
 
@@ -33,66 +29,13 @@ def default_argument_parser(epilog: str | None = None) -> argparse.ArgumentParse
     add("--config-file", default="", metavar="FILE", help="path to config file")
     add("--resume", action="store_true", help="go on from the output folder's last checkpoint")
     add("--eval-only", action="store_true", help="evaluate, do not train")
-    add("--num-gpus", type=int, default=1, help="number of GPUs *per machine*")
+    add("--num-gpus", type=int, default=1, help="processes on each machine, one for each GPU")
     add("--num-machines", type=int, default=1, help="total number of machines")
     add("--machine-rank", type=int, default=0, help="the number of this machine, from 0")
     add("--dist-url", default=url, help="where the processes meet, or 'auto' on one machine")
     text = "config overrides at the end of the command: key.path=value ..."
     add("opts", nargs=argparse.REMAINDER, help=text)
     return parser
-
-
-def launch(
-    main_func: Callable,
-    num_gpus_per_machine: int,
-    num_machines: int = 1,
-    machine_rank: int = 0,
-    dist_url: str | None = None,
-    args: tuple = (),
-    timeout: timedelta = timedelta(minutes=30),
-) -> None:
-    """Call main_func(*args) in num_gpus_per_machine processes on each machine.
-
-    A single process is this one itself. Several talk by NCCL where there is CUDA, else by Gloo, and
-    meet at `dist_url` (tcp://host:port; "auto" finds a port on one machine, else ValueError);
-    `timeout` is how long one waits for others.
-    """
-    world_size = num_machines * num_gpus_per_machine
-    if world_size <= 1:
-        main_func(*args)
-        return
-    if dist_url == "auto":
-        if num_machines != 1:
-            raise ValueError("--dist-url auto works on one machine only: give tcp://host:port.")
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            dist_url = f"tcp://127.0.0.1:{server.getsockname()[1]}"
-    first_rank = machine_rank * num_gpus_per_machine
-    group = {"init_method": dist_url, "world_size": world_size, "timeout": timeout}
-    torch.multiprocessing.spawn(
-        _worker,
-        args=(main_func, args, num_gpus_per_machine, first_rank, group),
-        nprocs=num_gpus_per_machine,
-    )
-
-
-def _worker(local_rank, main_func, args, num_local: int, first_rank: int, group: dict) -> None:
-    """Join the group of processes, then run."""
-    has_gpu = torch.cuda.is_available()
-    if has_gpu:
-        if num_local > torch.cuda.device_count():
-            raise ValueError(
-                f"{num_local} GPUs were asked for, this machine has "
-                f"{torch.cuda.device_count()}: lower --num-gpus."
-            )
-        torch.cuda.set_device(local_rank)
-    os.environ["LOCAL_RANK"] = str(local_rank)  # as torchrun does; comm reads it
-    backend = "nccl" if has_gpu else "gloo"
-    dist.init_process_group(backend, rank=first_rank + local_rank, **group)
-    comm.synchronize()
-    try:
-        main_func(*args)
-    finally:
-        dist.destroy_process_group()
 
 
 def default_setup(cfg, args) -> None:

@@ -1,6 +1,7 @@
 """Talk between the processes of one run; without torch.distributed every call is trivial."""
 
 import functools
+import os
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,11 @@ def get_rank() -> int:
 def get_local_rank() -> int:
     """The number of this process on its machine, from 0: LOCAL_RANK, as launch and torchrun set."""
     return dist.get_node_local_rank() if _running() else 0
+
+
+def create_local_process_group(num_workers_per_machine: int) -> None:
+    """Make get_local_rank work where LOCAL_RANK is not set: each machine's ranks are in a row."""
+    os.environ.setdefault("LOCAL_RANK", str(get_rank() % num_workers_per_machine))
 
 
 def is_main_process() -> bool:
