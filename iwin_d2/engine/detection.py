@@ -26,7 +26,7 @@ from .memory import explain_out_of_memory
 from .reproducible import use_deterministic_algorithms
 from .settings import TrainSettings
 from .trainer import DetectionTrainer
-from .validation import validation_losses
+from .validation import check_val_loss, validation_losses
 
 __all__ = ["do_test", "do_train", "evaluate_only", "load_config", "run_detection"]
 
@@ -116,6 +116,8 @@ def do_train(cfg, resume: bool = False) -> dict:
         resume: go on from the last checkpoint in train.output_dir, if there is one.
     """
     settings = TrainSettings.read(cfg.train)
+    if settings.val_loss_period:
+        check_val_loss(cfg)
     use_deterministic_algorithms(settings.deterministic)
     model = instantiate(cfg.model).to(cfg.train.device)
     logger.info("Model:\n%s", model)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from ..errors import ConfigError
 
@@ -83,8 +83,11 @@ class _Section:
     def _get(self, path: str) -> Any:
         value: Any = self._config
         for key in path.split("."):
-            # Indexing, unlike get(), complains of values left at ???.
-            value = value[key] if isinstance(value, DictConfig) and key in value else None
+            if not isinstance(value, DictConfig):
+                return None
+            # Indexing, unlike get(), complains of values left at ???; for `in` those are not there.
+            there = key in value or OmegaConf.is_missing(value, key)
+            value = value[key] if there else None
         return value
 
     def _wrong(self, path: str, value: Any, wanted: str) -> ConfigError:

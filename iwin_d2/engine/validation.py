@@ -9,10 +9,11 @@ from torch import nn
 
 from ..d2.config import instantiate
 from ..d2.utils import comm
+from ..d2.utils.events import EventStorage
 from ..errors import ConfigError
 from .reproducible import seed_everything
 
-__all__ = ["validation_losses"]
+__all__ = ["check_val_loss", "validation_losses"]
 
 logger = logging.getLogger(__name__)
 
@@ -36,14 +37,11 @@ def validation_losses(model: nn.Module, cfg, seed: int = 0) -> dict[str, float]:
     Raises:
         ConfigError: there is no cfg.dataloader.val_loss, or it has no images.
     """
-    if "val_loss" not in cfg.dataloader:
-        raise ConfigError(
-            "train.val_loss_period is set, but the config has no dataloader.val_loss: add a loader "
-            "with annotations, as configs/common/data/coco_instance.py has, or set it to 0."
-        )
+    check_val_loss(cfg)
     sums: dict[str, float] = {}
     count = 0
-    with _computing_losses(model):
+    # What models record of their losses is not to mix with the training's.
+    with _computing_losses(model), EventStorage():
         for number, batch in enumerate(instantiate(cfg.dataloader.val_loss)):
             seed_everything(seed, number, comm.get_rank())
             for name, loss in model(batch).items():
@@ -58,6 +56,15 @@ def validation_losses(model: nn.Module, cfg, seed: int = 0) -> dict[str, float]:
     losses = {"total_loss": sum(means.values()), **means}
     logger.info("Losses on validation data: %s", {k: round(v, 5) for k, v in losses.items()})
     return losses
+
+
+def check_val_loss(cfg) -> None:
+    """Raise ConfigError if there is no cfg.dataloader.val_loss."""
+    if "val_loss" not in cfg.dataloader:
+        raise ConfigError(
+            "train.val_loss_period is set, but the config has no dataloader.val_loss: add a loader "
+            "with annotations, as configs/common/data/coco_instance.py has, or set it to 0."
+        )
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """Hooks, each on a trainer whose steps do nothing."""
 
-import math
 import weakref
 
 import pytest
@@ -8,7 +7,6 @@ import torch
 from fvcore.common.param_scheduler import LinearParamScheduler
 from torch import nn
 
-from iwin_d2.d2.checkpoint import DetectionCheckpointer
 from iwin_d2.d2.engine import TrainerBase, hooks
 from iwin_d2.d2.utils.events import EventWriter
 
@@ -54,23 +52,6 @@ def test_no_evaluation_after_a_failure():
     run(Trainer(fail_at=7), [hooks.EvalHook(0, lambda: seen.append(1))])
     run(Trainer(), [hooks.EvalHook(0, lambda: seen.append(1), eval_after_train=False)])
     assert seen == []
-
-
-def test_best_checkpoint_follows_the_metric(tmp_path):
-    values = iter([10.0, 30.0, math.nan, 20.0, 5.0])
-    checkpointer = DetectionCheckpointer(nn.Linear(1, 1), str(tmp_path))
-    saved = []
-    save = checkpointer.save
-    checkpointer.save = lambda name, **kw: (saved.append((name, kw)), save(name, **kw))
-    run(
-        Trainer(),
-        [
-            hooks.EvalHook(2, lambda: {"bbox": {"AP": next(values)}}),
-            hooks.BestCheckpointer(2, checkpointer, "bbox/AP"),
-        ],
-    )
-    assert [kw["iteration"] for _, kw in saved] == [1, 3]
-    assert (tmp_path / "model_best.pth").exists()
 
 
 def test_learning_rate_follows_a_param_scheduler():

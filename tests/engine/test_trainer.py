@@ -1,6 +1,9 @@
 """The training loop: learning, precision, clipping, resuming, and what it says when it stops."""
 
+import copy
 import logging
+import os
+import signal
 
 import pytest
 import torch
@@ -169,6 +172,90 @@ def test_a_loss_that_is_not_finite_stops_with_all_there_is_to_know():
     # The weights are those of the last good step, and hooks could clean up.
     torch.testing.assert_close(trainer.model.linear.weight.detach(), seen[-2])
     assert seen[-1] == "after_train"
+
+
+def halves():
+    """The batch as two, whose losses have the mean of the whole one's."""
+    whole = batch()
+    return [whole[:2], whole[2:]]
+
+
+def test_accumulated_gradients_are_those_of_the_large_batch():
+    whole = make_trainer([batch()], clip_grad=0.5)
+    parts = make_trainer(halves(), clip_grad=0.5, accumulation_steps=2)
+    whole.train(0, 5), parts.train(0, 5)
+    for a, b in zip(whole.model.parameters(), parts.model.parameters()):
+        torch.testing.assert_close(a, b)
+    for name in ("loss_square", "total_loss", "grad_norm"):
+        values = [[v for v, _ in t.storage.history(name).values()] for t in (whole, parts)]
+        assert values[0] == pytest.approx(values[1], rel=1e-5)
+    assert parts.iter == 5 and parts.state_dict()["batches_done"] == 10
+
+
+class Normalised(Regressor):
+    """With a BatchNorm, whose statistics a forward pass changes."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(1)
+
+    def forward(self, batch):
+        y = torch.stack([item["y"] for item in batch])
+        out = self.norm(y)
+        return {"loss_square": out.square().mean() + self.linear.weight.square().sum()}
+
+
+@pytest.mark.parametrize("accumulation_steps", [1, 2])
+def test_the_state_before_a_loss_that_is_not_finite_is_saved(tmp_path, accumulation_steps):
+    bad = batch()
+    bad[2]["y"] = torch.tensor([float("nan")])
+    model = Normalised()
+    loader = [batch()] * 2 * accumulation_steps + [bad] * accumulation_steps
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    trainer = DetectionTrainer(model, loader, optimizer, accumulation_steps=accumulation_steps)
+    checkpointer = Checkpointer(model, str(tmp_path), trainer=trainer)
+    trainer.save_checkpoint = lambda: checkpointer.save("model_0000001") or "model_0000001.pth"
+    states = []
+    trainer.register_hooks([Callbacks(lambda t: states.append(copy.deepcopy(model.state_dict())))])
+    with pytest.raises(TrainingError, match=r"saved in model_0000001\.pth\.$"):
+        trainer.train(0, 9)
+    content = torch.load(tmp_path / "model_0000001.pth")
+    assert content["trainer"]["iteration"] == 1 and trainer.iter == 2
+    assert content["trainer"]["batches_done"] == 2 * accumulation_steps
+    assert content["model"].keys() == states[1].keys()
+    for name, value in states[1].items():
+        torch.testing.assert_close(content["model"][name], value, rtol=0, atol=0)
+
+
+def test_random_numbers_of_a_step_depend_on_seed_and_iteration_alone():
+    drawn = {}
+
+    class Drawing(Regressor):
+        def forward(self, batch):
+            drawn.setdefault(trainer.iter, []).append(torch.rand(1).item())
+            return super().forward(batch)
+
+    for start in (0, 2):
+        model = Drawing()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        trainer = DetectionTrainer(model, [batch()], optimizer, seed=4)
+        torch.manual_seed(start)
+        trainer.train(start, 4)
+    assert drawn[2][0] == drawn[2][1] and drawn[3][0] == drawn[3][1]
+    assert len({values[0] for values in drawn.values()}) == 4
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_asked_to_stop_it_saves_and_says_so(number):
+    trainer = make_trainer()
+    trainer.save_checkpoint = lambda: f"state after {trainer.iter}"
+    trainer.register_hooks(
+        [Callbacks(lambda t: os.kill(os.getpid(), number) if t.iter == 3 else None)]
+    )
+    before = signal.getsignal(number)
+    with pytest.raises(TrainingError, match=r"request after iteration 4: state after 4 is saved"):
+        trainer.train(0, 99)
+    assert signal.getsignal(number) is before
 
 
 def test_infinite_loss_stops_too():

@@ -2,13 +2,10 @@
 
 import datetime
 import logging
-import math
-import operator
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 
-from fvcore.common.checkpoint import Checkpointer
 from fvcore.common.checkpoint import PeriodicCheckpointer as _PeriodicCheckpointer
 
 from ..evaluation.evaluator import flatten_results_dict
@@ -168,42 +165,3 @@ class EvalHook(_PeriodicHook):
     def after_train(self):
         super().after_train()
         del self._function  # it may hold model and trainer alive
-
-
-class BestCheckpointer(_PeriodicHook):
-    """Keeps the checkpoint with the best value of a metric; register it after EvalHook.
-
-    `eval_period` is the EvalHook's, `val_metric` a name in the storage such as "bbox/AP50", `mode`
-    "max" or "min".
-    """
-
-    def __init__(
-        self,
-        eval_period: int,
-        checkpointer: Checkpointer,
-        val_metric: str,
-        mode: str = "max",
-        file_prefix: str = "model_best",
-    ):
-        super().__init__(eval_period)
-        if mode not in ("max", "min"):
-            raise ValueError(f"mode is 'max' or 'min', not {mode!r}.")
-        self._checkpointer = checkpointer
-        self._metric = val_metric
-        self._is_better = operator.gt if mode == "max" else operator.lt
-        self._file_prefix = file_prefix
-        self.best_metric: float | None = None
-        self.best_iter: int | None = None
-
-    def _do(self):
-        latest = self.trainer.storage.latest().get(self._metric)
-        if latest is None:
-            logger.warning("Metric %s does not exist: no best checkpoint is kept.", self._metric)
-            return
-        value, iteration = latest
-        if not math.isfinite(value) or iteration == self.best_iter:
-            return
-        if self.best_metric is None or self._is_better(value, self.best_metric):
-            self._checkpointer.save(self._file_prefix, iteration=iteration)
-            logger.info("Best %s so far: %.5f after iteration %d", self._metric, value, iteration)
-            self.best_metric, self.best_iter = value, iteration
