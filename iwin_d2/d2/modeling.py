@@ -5,7 +5,7 @@ from .framework import USE_DETECTRON2
 if USE_DETECTRON2:
     from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
     from detectron2.modeling.backbone import BACKBONE_REGISTRY, Backbone
-    from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool
+    from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool, LastLevelP6P7
     from detectron2.modeling.box_regression import Box2BoxTransform
     from detectron2.modeling.matcher import Matcher
     from detectron2.modeling.meta_arch import GeneralizedRCNN
@@ -36,6 +36,7 @@ else:
         FastRCNNOutputLayers,
         GeneralizedRCNN,
         LastLevelMaxPool,
+        LastLevelP6P7,
         MaskRCNNConvUpsampleHead,
         Matcher,
         ROIHeads,
@@ -62,6 +63,7 @@ __all__ = [
     "FastRCNNOutputLayers",
     "GeneralizedRCNN",
     "LastLevelMaxPool",
+    "LastLevelP6P7",
     "MaskRCNNConvUpsampleHead",
     "Matcher",
     "ROIHeads",

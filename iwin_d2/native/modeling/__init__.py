@@ -1,7 +1,7 @@
 """The parts that detectors are built from. The door lists all names."""
 # ruff: noqa: F401
 
-from .backbone import BACKBONE_REGISTRY, FPN, Backbone, LastLevelMaxPool
+from .backbone import BACKBONE_REGISTRY, FPN, Backbone, LastLevelMaxPool, LastLevelP6P7
 from .box_head import FastRCNNConvFCHead, FastRCNNOutputLayers, fast_rcnn_inference
 from .mask_head import MaskRCNNConvUpsampleHead, mask_rcnn_inference, mask_rcnn_loss
 from .rcnn import GeneralizedRCNN, detector_postprocess

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from fvcore.common.registry import Registry
 from fvcore.nn import weight_init
 from torch import Tensor, nn
+from torchvision.ops import feature_pyramid_network
 
 from ..layers import Conv2d, ShapeSpec, get_norm
 
@@ -68,6 +69,21 @@ class LastLevelMaxPool(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         """Map Tensor[N, C, H, W] to a list of the one level [N, C, ceil(H / 2), ceil(W / 2)]."""
         return [F.max_pool2d(x, kernel_size=1, stride=2)]
+
+
+class LastLevelP6P7(feature_pyramid_network.LastLevelP6P7):
+    """Two more pyramid levels by convolutions, as RetinaNet has them, on top of `in_feature`."""
+
+    num_levels = 2
+
+    def __init__(self, in_channels: int, out_channels: int, in_feature: str = "res5"):
+        super().__init__(in_channels, out_channels)
+        self.in_feature = in_feature
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Map Tensor[N, C, H, W] to p6 and p7, each of half the sides of the one before."""
+        p6 = self.p6(x)
+        return [p6, self.p7(F.relu(p6))]
 
 
 class FPN(Backbone):
