@@ -7,7 +7,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("iwin_d2", "configs", "projects", "tools")
-FILES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
+# Shows what the backbone is like in somebody else's project, which knows Detectron2 alone.
+EXAMPLE = ROOT / "projects" / "backbone_in_detectron2"
+FILES = sorted(
+    path
+    for folder in FOLDERS
+    for path in (ROOT / folder).rglob("*.py")
+    if EXAMPLE not in path.parents
+)
 
 # What each part of the package may import of the package, itself and the leaves aside.
 LEAVES = {"errors", "files", "environment", "config_overrides"}

@@ -1,0 +1,180 @@
+"""The backbone in another Detectron2 project: the example's own files, run on Detectron2."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from iwin_d2.d2.framework import USE_DETECTRON2
+from iwin_d2.data.shapes import generate_shapes_dataset
+from iwin_d2.modeling import IwinTransformer, add_iwin_config
+
+pytestmark = pytest.mark.skipif(not USE_DETECTRON2, reason="this is for Detectron2 itself")
+FOLDER = Path(__file__).resolve().parents[2] / "projects/backbone_in_detectron2"
+# file: what Detectron2 calls the config that it comes from, keys of the model that differ
+LAZY = {
+    "mask_rcnn_iwin_t_fpn_1x": ("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.py", ()),
+    "retinanet_iwin_t_fpn_1x": (
+        "COCO-Detection/retinanet_R_50_FPN_1x.py",
+        ("backbone.top_block.in_channels",),
+    ),
+}
+_IMAGES = {"pixel_mean", "pixel_std", "input_format"}
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data") / "shapes"
+    return generate_shapes_dataset(root, num_train=4, num_val=2, image_size=(96, 128))
+
+
+@pytest.fixture(scope="module")
+def datasets(shapes):
+    """The shapes, registered as a project of Detectron2 does it."""
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+    from detectron2.data.datasets import register_coco_instances
+
+    names = ("example_train", "example_val")
+    for name, part in zip(names, ("train", "val")):
+        register_coco_instances(
+            name, {}, getattr(shapes, f"{part}_json"), getattr(shapes, f"{part}_images")
+        )
+    yield names
+    for name in names:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+
+
+def load(name):
+    from detectron2.config import LazyConfig
+
+    return LazyConfig.load(str(FOLDER / f"{name}.py"))
+
+
+def test_it_is_a_backbone_of_detectron2_and_registered():
+    from detectron2.modeling import BACKBONE_REGISTRY, Backbone
+
+    assert issubclass(IwinTransformer, Backbone)
+    for name in ("iwin", "iwin_fpn", "retinanet_iwin_fpn"):
+        assert f"build_{name}_backbone" in BACKBONE_REGISTRY
+
+
+def flat(config, path=""):
+    """{dotted key: value} of a config."""
+    items = config.items() if isinstance(config, dict) else enumerate(config)
+    found = {}
+    for key, value in items:
+        nested = isinstance(value, (dict, list)) and value
+        found.update(flat(value, f"{path}{key}.") if nested else {f"{path}{key}": value})
+    return found
+
+
+@pytest.mark.parametrize("name", LAZY)
+def test_only_the_backbone_differs_from_detectron2s_own(name):
+    from detectron2 import model_zoo
+
+    original, also = LAZY[name]
+    ours, theirs = (
+        flat(OmegaConf.to_container(cfg.model, resolve=False))
+        for cfg in (load(name), model_zoo.get_config(original))
+    )
+    differ = {key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)}
+    inside = {key for key in differ if key.startswith("backbone.bottom_up.")}
+    assert {key.split(".")[0] for key in differ - inside - set(also)} == _IMAGES
+    assert inside and set(also) <= differ
+
+
+def check_trains_and_detects(model, batch):
+    """One step that reaches every weight, then an evaluation."""
+    from detectron2.utils.events import EventStorage
+
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    before = {name: p.detach().clone() for name, p in model.backbone.bottom_up.named_parameters()}
+    model.train()
+    with EventStorage():
+        losses = model(batch)
+    assert losses and all(torch.isfinite(loss) for loss in losses.values())
+    sum(losses.values()).backward()
+    optimizer.step()
+    for name, parameter in model.backbone.bottom_up.named_parameters():
+        assert (parameter != before[name]).any(), name
+    model.eval()
+    with torch.no_grad():
+        results = model(batch)
+    for record, result in zip(batch, results):
+        assert result["instances"].image_size == (record["height"], record["width"])
+
+
+@pytest.mark.parametrize("name", LAZY)
+def test_lazy_configs_train_and_detect(name, datasets):
+    from detectron2.config import instantiate
+
+    cfg = load(name)
+    cfg.model.get("roi_heads", cfg.model).num_classes = 4
+    train = cfg.dataloader.train
+    train.dataset.names = datasets[0]
+    train.update(total_batch_size=2, num_workers=0)
+    train.mapper.augmentations = []
+    train.mapper.instance_mask_format = "bitmask"
+    check_trains_and_detects(instantiate(cfg.model), next(iter(instantiate(train))))
+
+
+def test_yacs_config_trains_and_evaluates_with_the_example_script(datasets, tmp_path):
+    spec = importlib.util.spec_from_file_location("example_train_net", FOLDER / "train_net.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    settings = {
+        "DATASETS.TRAIN": (datasets[0],),
+        "DATASETS.TEST": (datasets[1],),
+        "DATALOADER.NUM_WORKERS": 0,
+        "INPUT.MASK_FORMAT": "bitmask",
+        "INPUT.MIN_SIZE_TRAIN": (96,),
+        "INPUT.MIN_SIZE_TEST": 96,
+        "MODEL.DEVICE": "cpu",
+        "MODEL.ROI_HEADS.NUM_CLASSES": 4,
+        "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 32,
+        "MODEL.RPN.POST_NMS_TOPK_TEST": 20,
+        "SOLVER.IMS_PER_BATCH": 2,
+        "SOLVER.MAX_ITER": 2,
+        "SOLVER.STEPS": (),
+        "OUTPUT_DIR": str(tmp_path),
+    }
+    opts = [str(item) for pair in settings.items() for item in pair]
+    file = str(FOLDER / "mask_rcnn_iwin_t_fpn_1x.yaml")
+    args = script.default_argument_parser().parse_args(["--config-file", file, *opts])
+    script.main(args)
+    rows = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
+    names = set().union(*rows)
+    assert {"loss_cls", "loss_box_reg", "loss_mask", "loss_rpn_cls", "bbox/AP"} <= names
+    assert (tmp_path / "inference" / "coco_instances_results.json").is_file()
+    state = torch.load(tmp_path / "model_final.pth", weights_only=True)["model"]
+    assert state["backbone.bottom_up.patch_embed.proj.weight"].shape == (96, 3, 4, 4)
+
+
+def test_yacs_retinanet(datasets):
+    from detectron2 import model_zoo
+    from detectron2.config import get_cfg
+    from detectron2.modeling import build_model
+
+    cfg = get_cfg()
+    add_iwin_config(cfg)
+    cfg.merge_from_file(model_zoo.get_config_file("COCO-Detection/retinanet_R_50_FPN_1x.yaml"))
+    cfg.MODEL.BACKBONE.NAME = "build_retinanet_iwin_fpn_backbone"
+    cfg.MODEL.IWIN.OUT_FEATURES = ["res3", "res4", "res5"]
+    cfg.MODEL.DEVICE = "cpu"
+    model = build_model(cfg)
+    # The default of MODEL.BACKBONE.FREEZE_AT, 2, holds as for a ResNet.
+    bottom_up = model.backbone.bottom_up
+    assert not any(p.requires_grad for p in bottom_up.layers[0].parameters())
+    with torch.no_grad():
+        features = model.backbone(torch.zeros(1, 3, 64, 64))
+    assert [tuple(features[f"p{i}"].shape[2:]) for i in range(3, 8)] == [
+        (8, 8),
+        (4, 4),
+        (2, 2),
+        (1, 1),
+        (1, 1),
+    ]
