@@ -16,7 +16,7 @@ from iwin_d2.engine.launch import add_launch_arguments, launch
 
 
 def main(argv: list[str] | None = None) -> dict:
-    """Run the tool; return the last evaluation's results (with a single process, else {}).
+    """Run the tool; return the last evaluation's results.
 
     Raises:
         UserError: for everything that the person can put right.
@@ -24,18 +24,16 @@ def main(argv: list[str] | None = None) -> dict:
     parser = default_argument_parser(epilog=__doc__)
     add_launch_arguments(parser)
     args = parser.parse_args(argv)
-    results: dict = {}
-    returned = launch(
+    return launch(
         run_detection,
         args.num_gpus,
         num_machines=args.num_machines,
         machine_rank=args.machine_rank,
         dist_url=args.dist_url,
-        args=(args, results),
+        args=(args,),
         timeout=timedelta(seconds=args.dist_timeout),
         backend=args.dist_backend,
     )
-    return returned or results
 
 
 if __name__ == "__main__":

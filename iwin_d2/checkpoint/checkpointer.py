@@ -160,8 +160,9 @@ class Checkpointer(DetectionCheckpointer):
             else:
                 return self.load(candidate)
         raise CheckpointError(
-            f"None of the {len(candidates)} checkpoints in {self.save_dir} can be read: leave out "
-            "--resume to start anew, or give weights by train.init_checkpoint."
+            f"None of the checkpoints in {self.save_dir} can be read "
+            f"({_some(map(os.path.basename, candidates))}): leave out --resume to start anew, or "
+            "give weights by train.init_checkpoint."
         )
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from ..d2.engine import create_ddp_model, default_setup, default_writers, hooks
 from ..d2.evaluation import flatten_results_dict, inference_on_dataset, print_csv_format
 from ..d2.utils import comm
 from ..errors import CheckpointError, ConfigError
+from ..modeling.sync_batch_norm import convert_sync_batch_norm
 from .cli import make_output_dir, name_missing_values, pick_device, start_logs
 from .config_check import check_config_keys
 from .hooks import BestWeights, ModelEMA, PeriodicCheckpointer, tidy_metrics
@@ -48,12 +49,14 @@ def load_config(config_file: str, overrides: list[str]):
 
 
 @name_missing_values()
-def run_detection(args: argparse.Namespace, results: dict | None = None) -> None:
+def run_detection(args: argparse.Namespace) -> dict:
     """Train, or with args.eval_only evaluate, as the command line says; runs in every process.
 
     Args:
         args: of `default_argument_parser`.
-        results: takes the last evaluation's results.
+
+    Returns:
+        The last evaluation's results.
 
     Raises:
         UserError: for everything that the person can put right.
@@ -64,25 +67,21 @@ def run_detection(args: argparse.Namespace, results: dict | None = None) -> None
     start_logs(cfg.train.output_dir, comm.get_rank())
     default_setup(cfg, args)
     cfg.train.device = pick_device(cfg.train.device)
-    found = evaluate_only(cfg, args.resume) if args.eval_only else do_train(cfg, args.resume)
-    if results is not None:
-        results.update(found)
+    return evaluate_only(cfg, args.resume) if args.eval_only else do_train(cfg, args.resume)
 
 
 def evaluate_only(cfg, resume: bool = False) -> dict:
     """Evaluate train.init_checkpoint or, with `resume`, the output folder's last checkpoint."""
     model = instantiate(cfg.model).to(cfg.train.device)
     checkpointer = Checkpointer(model, cfg.train.output_dir)
-    path = cfg.train.init_checkpoint
-    if resume and checkpointer.has_checkpoint():
-        path = checkpointer.get_checkpoint_file()
-    if not path:
+    resume = resume and checkpointer.has_checkpoint()
+    if not resume and not cfg.train.init_checkpoint:
         raise CheckpointError(
             "--eval-only needs weights: set train.init_checkpoint=FILE, or add --resume for the "
             "last checkpoint in train.output_dir."
         )
-    checkpointer.load(path, checkpointables=[])
-    return do_test(cfg, create_ddp_model(model, **cfg.train.get("ddp", {})))
+    checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=resume)
+    return do_test(cfg, model)
 
 
 def do_test(cfg, model: nn.Module) -> dict:
@@ -94,7 +93,8 @@ def do_test(cfg, model: nn.Module) -> dict:
     if "evaluator" not in cfg.dataloader:
         return {}
     evaluator = instantiate(_evaluator_config(cfg))
-    results = inference_on_dataset(model, instantiate(cfg.dataloader.test), evaluator)
+    with explain_out_of_memory(model):
+        results = inference_on_dataset(model, instantiate(cfg.dataloader.test), evaluator)
     print_csv_format(results)
     return results
 
@@ -239,6 +239,7 @@ def _scale_learning_rate(optimizer, train_loader, settings: TrainSettings) -> No
 
 
 def _distribute(cfg, model: nn.Module) -> nn.Module:
+    model = convert_sync_batch_norm(model)
     options = dict(cfg.train.get("ddp", {}))
     if torch.device(cfg.train.device).type == "cpu":
         options["device_ids"] = None  # Detectron2's would name GPUs

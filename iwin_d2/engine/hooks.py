@@ -157,7 +157,11 @@ def tidy_metrics(path: str, start_iter: int) -> None:
                 row = json.loads(line)
             except ValueError:
                 continue
-            if isinstance(row, dict) and row.get("iteration", start_iter) < start_iter:
+            if not isinstance(row, dict) or "iteration" not in row:
+                continue
+            # The results of an evaluation at the end of a shorter training stand under its end.
+            last = start_iter - 1 if "total_loss" in row else start_iter
+            if row["iteration"] <= last:
                 kept.append(line)
     with atomic_write(path, "w") as file:
         file.writelines(kept)

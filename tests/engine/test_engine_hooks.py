@@ -134,9 +134,10 @@ def test_what_a_kill_left_half_written_is_removed(tmp_path):
 
 def test_metrics_that_will_be_written_again_are_left_out(tmp_path):
     path = tmp_path / "metrics.json"
-    rows = [json.dumps({"iteration": i, "loss": i / 2}) + "\n" for i in range(5)]
-    path.write_text("".join(rows) + '{"iteration": 5, "lo')
+    rows = [json.dumps({"iteration": i, "total_loss": i / 2}) + "\n" for i in range(5)]
+    results = json.dumps({"iteration": 3, "bbox/AP": 7.0}) + "\n"  # of a training that ended there
+    path.write_text("".join([*rows[:3], results, *rows[3:]]) + '{"iteration": 5, "tot')
     tidy_metrics(str(path), start_iter=3)
-    assert path.read_text() == "".join(rows[:3])
+    assert path.read_text() == "".join([*rows[:3], results])
     tidy_metrics(str(tmp_path / "missing.json"), start_iter=3)
     assert not (tmp_path / "missing.json").exists()

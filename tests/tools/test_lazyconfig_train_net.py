@@ -96,7 +96,7 @@ def test_resume_goes_on_from_the_last_checkpoint(tmp_path):
     run(tmp_path, "train.max_iter=8")
     assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
     run(tmp_path, "--resume")
-    assert [row["iteration"] for row in metrics(tmp_path)] == [4, 7, 8, 9, 14, 19, 20]
+    assert [row["iteration"] for row in metrics(tmp_path)] == [4, 7, 9, 14, 19, 20]
     log = (tmp_path / "log.txt").read_text()
     assert "Training from iteration 8 to 20" in log
     # Done already: evaluated again, not trained.
@@ -113,7 +113,7 @@ def test_resume_without_a_checkpoint_starts_from_scratch(tmp_path):
 
 def test_resume_from_a_file_that_is_gone(tmp_path):
     (tmp_path / "last_checkpoint").write_text("model_0000007.pth")
-    with pytest.raises(CheckpointError, match=r"model_0000007\.pth"):
+    with pytest.raises(CheckpointError, match=f"{tmp_path} can be read: leave out --resume"):
         run(tmp_path, "--resume")
 
 
@@ -178,7 +178,7 @@ def test_output_folder_is_checked_before_anything_is_loaded(tmp_path):
 def test_bad_data_and_bad_losses_stop_the_tool(tmp_path):
     with pytest.raises(DataError, match=r"broken\.jpg"):
         run(tmp_path, "dataloader.train.fail_at=2")
-    with pytest.raises(TrainingError, match=r"iteration 2: loss_toy=nan.*images/2_0\.jpg"):
+    with pytest.raises(TrainingError, match=r"iteration 2: .*loss_toy=nan.*images/2_0\.jpg"):
         run(tmp_path, "dataloader.train.nan_at=2")
     assert not (tmp_path / "model_final.pth").exists()
 
