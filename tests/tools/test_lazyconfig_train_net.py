@@ -96,7 +96,7 @@ def test_resume_goes_on_from_the_last_checkpoint(tmp_path):
     run(tmp_path, "train.max_iter=8")
     assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
     run(tmp_path, "--resume")
-    assert [row["iteration"] for row in metrics(tmp_path)] == [4, 7, 9, 14, 19, 20]
+    assert [row["iteration"] for row in metrics(tmp_path)] == [4, 7, 8, 9, 14, 19, 20]
     log = (tmp_path / "log.txt").read_text()
     assert "Training from iteration 8 to 20" in log
     # Done already: evaluated again, not trained.
@@ -113,7 +113,7 @@ def test_resume_without_a_checkpoint_starts_from_scratch(tmp_path):
 
 def test_resume_from_a_file_that_is_gone(tmp_path):
     (tmp_path / "last_checkpoint").write_text("model_0000007.pth")
-    with pytest.raises(CheckpointError, match=f"{tmp_path} can be read: leave out --resume"):
+    with pytest.raises(CheckpointError, match=r"model_0000007\.pth"):
         run(tmp_path, "--resume")
 
 
