@@ -1,0 +1,168 @@
+"""Two processes do what one does with both their batches."""
+
+import os
+
+import distributed_checks as checks
+import pytest
+import torch
+from torch import nn
+
+from iwin_d2.engine.launch import launch
+
+WORLD_SIZE = 2
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """What each of two processes found, by the name of the check."""
+    folder = tmp_path_factory.mktemp("distributed")
+    checks.write_annotations(folder)
+    assert launch(checks.run_all, WORLD_SIZE, args=(str(folder),)) == [0, 1]
+    ranks = [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(WORLD_SIZE)]
+
+    def results(name):
+        for result in (rank[name] for rank in ranks):
+            assert not isinstance(result, str), result  # a traceback
+        return [rank[name] for rank in ranks]
+
+    results.folder = folder
+    return results
+
+
+@pytest.fixture
+def one_thread():
+    """As in the two processes: with other sums of the same terms a ReLU may fall otherwise."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_communication(found):
+    first, second = found("communication")
+    assert first["world_size"] == second["world_size"] == 2
+    assert (first["ranks"], second["ranks"]) == ((0, 0, True), (1, 1, False))
+    assert first["all_gather"] == second["all_gather"] == [{"rank": 0}, {"rank": 1}]
+    assert (first["gather"], second["gather"]) == ([0, 1], [])
+    assert first["seed"] == second["seed"]
+    assert first["mean"] == 4.0
+
+
+def test_processes_share_the_cores(found):
+    wanted = max(1, torch.get_num_threads() // WORLD_SIZE)
+    if "OMP_NUM_THREADS" in os.environ:
+        wanted = torch.get_num_threads()
+    for result in found("communication"):
+        assert result["threads"] == wanted
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("name", ["uneven", "one is empty", "vectors"])
+def test_batch_norm_is_that_of_the_joint_batch(found, name, dtype, momentum):
+    ranks = [result[name, dtype, momentum] for result in found("batch_norm")]
+    xs, gradients = checks.norm_case(name, dtype)
+    kind = nn.BatchNorm1d if xs[0].dim() == 2 else nn.BatchNorm2d
+    joint = checks.make_norm(kind, dtype, momentum)
+    expected = checks.apply_norm(joint, torch.cat(xs), torch.cat(gradients))
+    # In float32 both round, at a mean of 50.
+    close = (
+        {"rtol": 1e-10, "atol": 1e-10} if dtype == torch.float64 else {"rtol": 1e-4, "atol": 2e-5}
+    )
+    for key in ("output", "gradient"):
+        both = torch.cat([rank[key] for rank in ranks])
+        torch.testing.assert_close(both, expected[key], **close)
+    for key in ("gradient of weight", "gradient of bias"):
+        torch.testing.assert_close(sum(rank[key] for rank in ranks), expected[key], **close)
+    for key in ("running_mean", "running_var", "num_batches_tracked"):
+        for rank in ranks:
+            torch.testing.assert_close(rank[key], expected[key], **close)
+
+
+def test_batch_norm_of_nothing(found):
+    for result in found("batch_norm"):
+        empty = result["all are empty", torch.float32, 0.1]
+        assert empty["output"].shape == empty["gradient"].shape == (0, 3, 2, 2)
+        assert empty["gradient of weight"].tolist() == [0, 0, 0]
+        assert empty["running_mean"].tolist() == [0, 0, 0]
+        assert empty["running_var"].tolist() == [1, 1, 1]
+
+
+def test_batch_norm_without_parameters_in_half_precision_and_in_evaluation(found):
+    xs, gradients = checks.norm_case("uneven", torch.float64)
+    joint = checks.make_norm(nn.BatchNorm2d, torch.float64, affine=False)
+    expected = checks.apply_norm(joint, torch.cat(xs), torch.cat(gradients))
+    ranks = found("batch_norm")
+    both = torch.cat([rank["not affine"]["output"] for rank in ranks])
+    torch.testing.assert_close(both, expected["output"])
+    half = torch.cat([rank["half"] for rank in ranks])
+    assert half.dtype == torch.bfloat16
+    joint = checks.make_norm(nn.BatchNorm2d, torch.float32)
+    torch.testing.assert_close(
+        half.float(), joint(torch.cat(xs).bfloat16().float()), rtol=0.01, atol=0.02
+    )
+    for rank in ranks:
+        torch.testing.assert_close(rank["eval"], rank["eval of plain"], rtol=0, atol=0)
+
+
+def test_conversion_changes_the_class_alone(found):
+    for result in found("conversion"):
+        assert result["same"] and result["is a"]
+        assert result["kinds"] == ["Conv2d", "SyncBatchNorm", "BatchNorm2d"]
+    first, second = found("conversion")
+    assert first["means"][0].abs().sum() > 0
+    for means in zip(first["means"], second["means"]):
+        torch.testing.assert_close(*means, rtol=0, atol=0)
+    # The copies saw the same batch.
+    torch.testing.assert_close(first["means"][1], first["means"][2])
+
+
+def test_one_process_needs_no_conversion():
+    model = nn.Sequential(nn.SyncBatchNorm(3))
+    assert type(checks.convert_sync_batch_norm(model)[0]) is nn.SyncBatchNorm
+
+
+@pytest.mark.parametrize("name", checks.CASCADE_CASES)
+def test_gradients_are_the_same_in_both_processes(found, name):
+    first, second = (result[name] for result in found("cascade"))
+    assert first["gradients"] and first["gradients"].keys() == second["gradients"].keys()
+    for key, gradient in first["gradients"].items():
+        assert gradient is not None and torch.isfinite(gradient).all(), key
+        torch.testing.assert_close(gradient, second["gradients"][key], rtol=0, atol=0)
+    for key, value in first["statistics"].items():
+        torch.testing.assert_close(value, second["statistics"][key], rtol=0, atol=0)
+    options, _ = checks.CASCADE_CASES[name]
+    assert bool(first["statistics"]) == (options.get("norm") == "SyncBN")
+    frozen = [key for key in first["gradients"] if "bottom_up.patch_embed" in key]
+    assert bool(frozen) != ("freeze_at" in options)
+
+
+@pytest.mark.parametrize("name", [n for n in checks.CASCADE_CASES if n != "synchronised"])
+def test_gradients_are_the_mean_over_both_halves(found, one_thread, name):
+    ranks = [result[name] for result in found("cascade")]
+    options, objects = checks.CASCADE_CASES[name]
+    model = checks.build_cascade(**options)
+    halves = []
+    for rank in range(WORLD_SIZE):
+        losses = checks.cascade_gradients(model, rank, objects)
+        for key, loss in losses.items():
+            torch.testing.assert_close(ranks[rank]["losses"][key], loss, rtol=1e-5, atol=1e-6)
+        halves.append({k: p.grad for k, p in model.named_parameters() if p.requires_grad})
+    for key, gradient in ranks[0]["gradients"].items():
+        mean = sum(half[key] for half in halves) / WORLD_SIZE
+        atol = 1e-7 + 1e-5 * float(mean.abs().max())  # sums of terms of either sign
+        torch.testing.assert_close(gradient, mean, rtol=1e-4, atol=atol)
+
+
+@pytest.mark.parametrize("masks", [True, False])
+@pytest.mark.parametrize("size", checks.EVALUATION_SIZES)
+def test_evaluation_gathers_uneven_shares(found, size, masks):
+    first, second = (result[size, masks] for result in found("evaluation"))
+    assert (first["images"], second["images"]) == ((size + 1) // 2, size // 2)
+    assert second["results"] == {}
+    alone = checks.evaluation(found.folder)[size, masks]["results"]
+    assert set(alone) == ({"bbox", "segm"} if masks else {"bbox"})
+    if size > 1:
+        assert 20 < alone["bbox"]["AP"] < 99
+    for task, metrics in alone.items():
+        assert first["results"][task] == pytest.approx(metrics, nan_ok=True, abs=0)
