@@ -1,3 +1,22 @@
 """Iwin transformers (interleaved window attention) for Detectron2 and plain PyTorch."""
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .engine.predictor import Predictor
+
 __version__ = "0.1.0"
+__all__ = ["Predictor", "__version__"]
+
+
+def __getattr__(name: str):
+    # Not before it is asked for: `import iwin_d2` loads neither PyTorch nor a framework.
+    if name == "Predictor":
+        from .engine.predictor import Predictor
+
+        return Predictor
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,137 @@
+"""The classes of a trained detector: how many, what they are called, the data set's ids for them.
+
+Known from the checkpoint where it says so, else from the data sets of the config.
+"""
+
+import logging
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ..config_overrides import locate
+from ..d2.config import instantiate
+from ..d2.data import DatasetCatalog, Metadata, MetadataCatalog
+from ..data.coco import num_coco_classes
+from ..data.coco_check import read_coco_json
+from ..errors import ConfigError, UserError
+
+__all__ = ["dataset_ids", "find_metadata", "read_checkpoint_metadata", "settle_num_classes"]
+
+logger = logging.getLogger(__name__)
+
+
+def read_checkpoint_metadata(path: str):
+    """What a checkpoint says of its classes under "metadata", None where it says nothing.
+
+    That is a dict of `thing_classes`, a list of names, and optionally
+    `thing_dataset_id_to_contiguous_id`, a dict from the data set's category ids to class numbers.
+    """
+    try:
+        # Mapped, not read: the weights stay on the disk.
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        found = content.get("metadata")
+        names = found.get("thing_classes")
+        ids = found.get("thing_dataset_id_to_contiguous_id") or {}
+    except Exception:  # may still be fine as weights; whoever loads those says if it is not
+        return None
+    if not isinstance(names, list) or not names:
+        return None
+    return Metadata(
+        name=str(path),
+        thing_classes=[str(name) for name in names],
+        thing_dataset_id_to_contiguous_id={int(key): int(value) for key, value in ids.items()},
+    )
+
+
+def settle_num_classes(cfg: DictConfig, metadata=None) -> None:
+    """Make sure, before the model is built, that its number of classes is known.
+
+    Configs for data of one's own count the categories of the training json
+    (`L(num_coco_classes)(json_file=...)`). Where the checkpoint names its classes, their number
+    takes the place of that, in `cfg`, and no json is needed.
+
+    Args:
+        cfg: a config with model.
+        metadata: the checkpoint's, or None.
+
+    Raises:
+        ConfigError: the json is needed and not at hand; says what to add.
+    """
+    for path, call in _counting_calls(OmegaConf.to_container(cfg.model, resolve=False), ["model"]):
+        key = ".".join(path)
+        if metadata is not None:
+            OmegaConf.update(cfg, key, len(metadata.thing_classes), merge=False)
+            continue
+        try:
+            instantiate(OmegaConf.select(cfg, key))
+        except (UserError, OmegaConfBaseException) as error:
+            reference = re.fullmatch(r"\$\{([^.{}][^{}]*)\}", str(call.get("json_file")))
+            setting = reference[1] if reference else f"{key}.json_file"
+            missing = "Missing mandatory value" in f"{error} {error.__cause__}"
+            reason = "is not set" if missing else f"cannot be used ({str(error).rstrip('.')})"
+            raise ConfigError(
+                "The model's number of classes is counted in the annotations that it was trained "
+                f"on, but {setting} {reason}: add {setting}=FILE or, without the file, "
+                f"{key}=NUMBER."
+            ) from error
+
+
+def find_metadata(cfg: DictConfig):
+    """The metadata of the config's test or training set, reading its json if that is what it takes.
+
+    None, with a warning, where neither is at hand: classes are then numbers.
+    """
+    for part in ("test", "train"):
+        try:
+            metadata = _dataset_metadata(cfg.dataloader[part].dataset.names)
+            if metadata is not None:
+                return metadata
+        # Whatever keeps a data set from being read must not keep a demo from running.
+        except Exception as error:
+            logger.debug("No class names from the %s set: %s", part, error)
+    logger.warning("No class names: the config's data sets cannot be read. Classes are numbers.")
+    return None
+
+
+def dataset_ids(metadata) -> dict[int, int]:
+    """The data set's category id of each class number; {} where metadata does not say."""
+    mapping = metadata.get("thing_dataset_id_to_contiguous_id") if metadata is not None else None
+    return {contiguous: dataset_id for dataset_id, contiguous in (mapping or {}).items()}
+
+
+def _counting_calls(node: Any, path: list[str]) -> Iterator[tuple[list[str], dict]]:
+    """Find the calls of num_coco_classes in a config, each with its path."""
+    if isinstance(node, dict) and _is_counting(node.get("_target_")):
+        yield path, node
+    elif isinstance(node, (dict, list)):
+        for key, child in node.items() if isinstance(node, dict) else enumerate(node):
+            yield from _counting_calls(child, [*path, str(key)])
+
+
+def _is_counting(target: Any) -> bool:
+    if isinstance(target, str) and target.endswith(num_coco_classes.__name__):  # out of yaml
+        target = locate(target)
+    return target is num_coco_classes
+
+
+def _dataset_metadata(names: Any):
+    """The metadata of a data set, or of the first of several; None if it names no classes."""
+    name = instantiate(names)
+    name = name if isinstance(name, str) else name[0]
+    metadata = MetadataCatalog.get(name)
+    if not metadata.get("thing_classes") and metadata.get("json_file"):
+        # Reading the whole data set would also look for its images, which nobody needs here.
+        categories = read_coco_json(metadata.json_file)["categories"]
+        categories = sorted(categories, key=lambda category: category["id"])
+        return Metadata(
+            name=name,
+            thing_classes=[str(category["name"]) for category in categories],
+            thing_dataset_id_to_contiguous_id={c["id"]: i for i, c in enumerate(categories)},
+        )
+    if not metadata.get("thing_classes"):
+        DatasetCatalog.get(name)  # many sets fill in their metadata when they are loaded
+    return metadata if metadata.get("thing_classes") else None
