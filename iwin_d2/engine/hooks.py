@@ -35,7 +35,11 @@ class PeriodicCheckpointer(hooks.PeriodicCheckpointer):
         start = self.trainer.start_iter
         numbers = re.compile(rf"{re.escape(self.file_prefix)}_(\d{{7,}})\.pth")
         found = [(int(m[1]), path) for path in folder.iterdir() if (m := numbers.match(path.name))]
-        self.recent_checkpoints = [str(path) for number, path in sorted(found) if number < start]
+        recent = [str(path) for number, path in sorted(found) if number < start]
+        keep = self.max_to_keep or len(recent)
+        for path in recent[:-keep]:  # killed between writing one and removing the oldest
+            os.remove(path)
+        self.recent_checkpoints = recent[-keep:]
 
 
 class ModelEMA(HookBase):

@@ -122,6 +122,16 @@ def test_old_checkpoints_make_room_also_after_a_restart(tmp_path):
     assert found == ["model_0000005.pth", "model_0000006.pth", "model_final.pth"]
 
 
+def test_one_checkpoint_too_many_after_a_kill_is_removed(tmp_path):
+    for number in range(4):
+        (tmp_path / f"model_{number:07d}.pth").write_bytes(b"")
+    trainer, checkpointer = make(tmp_path)
+    trainer.register_hooks([PeriodicCheckpointer(checkpointer, period=9, max_to_keep=2)])
+    trainer.train(3, 4)  # model_0000003 is of another training: not this one's to remove
+    found = sorted(path.name for path in tmp_path.glob("model_0*.pth"))
+    assert found == ["model_0000001.pth", "model_0000002.pth", "model_0000003.pth"]
+
+
 def test_what_a_kill_left_half_written_is_removed(tmp_path):
     (tmp_path / ".model_0000003.pth.x1.tmp").write_bytes(b"half")
     (tmp_path / "notes.tmp").write_bytes(b"mine")
