@@ -5,22 +5,19 @@ import platform
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import torch
 from torchvision.models import swin_t
 
 from ..d2.config import instantiate
 from ..d2.utils.events import EventStorage
-from ..data.shapes import generate_shapes_dataset
-from ..engine.detection import load_config
 from ..modeling import iwin_tiny
+from .frameworks import benchmark_frameworks
 from .published import use_published_blocks
+from .quickstart import quickstart_config
 from .timing import peak_memory, time_in_turn
 
 __all__ = ["CASES", "describe_machine"]
-
-QUICKSTART = "projects/cascade_mask_rcnn/configs/quickstart.py"
 
 
 def describe_machine() -> str:
@@ -70,15 +67,9 @@ def benchmark_backbone() -> list[str]:
     return lines
 
 
-def _quickstart_config():
-    cfg = load_config(QUICKSTART, [])
-    generate_shapes_dataset(Path(cfg.dataset.train_json).parents[1])
-    return cfg
-
-
 def _training_step() -> Callable[[], object]:
     """Build the quickstart's model and data; return what trains one iteration."""
-    cfg = _quickstart_config()
+    cfg = quickstart_config()
     torch.manual_seed(0)
     model = instantiate(cfg.model).train()
     cfg.optimizer.params.model = model
@@ -100,7 +91,7 @@ def _training_step() -> Callable[[], object]:
 
 def benchmark_quickstart() -> list[str]:
     """Measure a training iteration of the quickstart, and what its data loader delivers."""
-    cfg = _quickstart_config()
+    cfg = quickstart_config()
     batch_size = cfg.dataloader.train.total_batch_size
     step, _ = time_in_turn({"step": _training_step()}, rounds=16)["step"]
     loaded = _loader_rate(cfg, batches=40)
@@ -133,4 +124,8 @@ def _table(title: str, header: tuple[str, ...], rows: list[tuple[str, ...]]) -> 
     return [*lines, *(f"| {' | '.join(row)} |" for row in rows), ""]
 
 
-CASES = {"backbone": benchmark_backbone, "quickstart": benchmark_quickstart}
+CASES = {
+    "backbone": benchmark_backbone,
+    "quickstart": benchmark_quickstart,
+    "frameworks": benchmark_frameworks,
+}
