@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from ..checkpoint import Checkpointer
 from ..d2.engine import HookBase, hooks
 from ..d2.utils import comm
-from ..files import atomic_write
+from ..files import atomic_write, remove_leftovers
 
 __all__ = ["BestWeights", "ModelEMA", "PeriodicCheckpointer", "tidy_metrics"]
 
@@ -29,9 +29,8 @@ class PeriodicCheckpointer(hooks.PeriodicCheckpointer):
     def before_train(self) -> None:
         super().before_train()
         folder = Path(self.checkpointer.save_dir)
-        for path in folder.glob(".*.pth.*.tmp"):
-            logger.info("Removing %s, which a killed run has left half written.", path)
-            path.unlink(missing_ok=True)
+        for path in remove_leftovers(folder):
+            logger.info("Removed %s, which a killed run has left half written.", path)
         start = self.trainer.start_iter
         numbers = re.compile(rf"{re.escape(self.file_prefix)}_(\d{{7,}})\.pth")
         found = [(int(m[1]), path) for path in folder.iterdir() if (m := numbers.match(path.name))]

@@ -133,7 +133,8 @@ def test_one_checkpoint_too_many_after_a_kill_is_removed(tmp_path):
 
 
 def test_what_a_kill_left_half_written_is_removed(tmp_path):
-    (tmp_path / ".model_0000003.pth.x1.tmp").write_bytes(b"half")
+    for name in ("model_0000003.pth", "last_checkpoint"):
+        (tmp_path / f".{name}.gjewgt1l.tmp").write_bytes(b"half")
     (tmp_path / "notes.tmp").write_bytes(b"mine")
     trainer, checkpointer = make(tmp_path)
     trainer.register_hooks([PeriodicCheckpointer(checkpointer, period=9)])
