@@ -1,49 +1,21 @@
 """tools/demo.py on real image files, with a detector that finds bright pixels."""
 
-import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from bright_demo import demo, write_image, write_weights
 from PIL import Image
 
-from iwin_d2.d2.data import MetadataCatalog
 from iwin_d2.engine.predict import find_images, picture_names
 from iwin_d2.errors import CheckpointError, ConfigError, DataError
-
-HERE = Path(__file__).parent
-TOOL = HERE.parent.parent / "tools" / "demo.py"
-
-MetadataCatalog.get("bright_demo_test").set(
-    thing_classes=["dark", "bright"], thing_dataset_id_to_contiguous_id={17: 0, 18: 1}
-)
-
-
-def demo(*arguments):
-    spec = importlib.util.spec_from_file_location("demo", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = ["--config-file", str(HERE / "bright_config.py")]
-    return module.main(config + [str(argument) for argument in arguments])
-
-
-def write_image(path, size=(60, 40), box=(10, 5, 30, 25), mode="RGB", **options):
-    """A dark image with a bright box."""
-    image = np.full((size[1], size[0], 3), 20, dtype=np.uint8)
-    x0, y0, x1, y1 = box
-    image[y0:y1, x0:x1] = 250
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(image).convert(mode).save(path, **options)
-    return path
 
 
 @pytest.fixture
 def weights(tmp_path):
-    path = tmp_path / "weights.pth"
-    torch.save({"model": {"level": torch.tensor(150.0)}}, path)
-    return path
+    return write_weights(tmp_path / "weights.pth")
 
 
 def predictions(folder):
@@ -131,6 +103,41 @@ def test_images_that_cannot_be_read_are_skipped_with_a_sentence(tmp_path, weight
     assert record["file_name"] == str(good)
 
 
+def test_batches_and_threads_change_nothing(tmp_path, weights, capsys):
+    folder = tmp_path / "in"
+    for number in range(9):
+        size = (60, 40) if number % 3 else (40, 60)
+        write_image(folder / f"{number}.png", size, (5, 5, 15 + number, 25))
+    (folder / "4.png").write_text("not an image")
+    common = ("--weights", weights, "--input", folder, "--output")
+    assert demo(*common, tmp_path / "single", "--workers", "0") == 1
+    assert demo(*common, tmp_path / "many", "--batch-size", "3", "--workers", "3") == 1
+    assert len(predictions(tmp_path / "single")) == 8
+    for path in (tmp_path / "single").iterdir():
+        assert (tmp_path / "many" / path.name).read_bytes() == path.read_bytes(), path.name
+    ids = [record["image_id"] for record in predictions(tmp_path / "many")]
+    assert ids == [1, 2, 3, 4, 6, 7, 8, 9]
+    assert demo(*common, tmp_path / "amp", "--batch-size", "8", "--amp") == 1
+    assert len(predictions(tmp_path / "amp")) == 8
+    assert "8 predictions on 8 images (1 skipped)" in capsys.readouterr().out
+
+
+def test_an_interrupted_run_leaves_the_earlier_list(tmp_path, weights, monkeypatch):
+    write_image(tmp_path / "in" / "photo.png")
+    common = ("--weights", weights, "--input", tmp_path / "in", "--output", tmp_path / "out")
+    demo(*common)
+    before = (tmp_path / "out" / "predictions.json").read_bytes()
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules["bright_detector"].BrightDetector, "forward", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        demo(*common)
+    assert (tmp_path / "out" / "predictions.json").read_bytes() == before
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"photo.png", "predictions.json"}
+
+
 def test_overrides_after_the_inputs(tmp_path, weights):
     path = write_image(tmp_path / "in" / "photo.png")
     output = tmp_path / "out"
@@ -156,6 +163,11 @@ def test_bad_calls_are_refused(tmp_path, weights):
         demo("--weights", weights, "--input", path, "--output", tmp_path / "in")
     with pytest.raises(ConfigError, match="set --output"):
         demo("--weights", weights, "--input", path, "--output", path)
+    with pytest.raises(ConfigError, match="--predictions is for --video-input"):
+        demo("--weights", weights, "--input", path, "--predictions", "found.json", *output)
+    for flags in (("--batch-size", "0"), ("--workers", "-1"), ("--batch-size", "many")):
+        with pytest.raises(SystemExit):
+            demo("--weights", weights, "--input", path, *output, *flags)
 
 
 def test_classes_are_numbers_where_names_are_not_at_hand(tmp_path, weights):
