@@ -3,13 +3,17 @@
 import functools
 import logging
 import os
+from collections import Counter
 
 from ..d2.data import DatasetCatalog, MetadataCatalog
-from ..d2.data.datasets import load_coco_json
 from ..errors import DataError
-from .coco_check import check_coco, raise_on_problems, read_coco_json
+from .coco_check import find_problems
+from .coco_json import read_coco_json, read_single_list
+from .coco_records import coco_records
+from .memory import paused_gc, release_memory, spare_gc
+from .problems import Problem, raise_on_problems
 
-__all__ = ["coco_class_names", "num_coco_classes", "register_coco"]
+__all__ = ["check_registered", "coco_class_names", "num_coco_classes", "register_coco"]
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +28,7 @@ def register_coco(
     *,
     same_classes_as: str | None = None,
     require_objects: bool = True,
+    check_files: str | None = "exists",
 ) -> str:
     """Register a data set in COCO format and return its name, so that a lazy config can say
 
@@ -39,12 +44,14 @@ def register_coco(
         same_classes_as: another json file, that of the training set, whose classes must be the
             same ones.
         require_objects: whether an annotation file without objects is an error.
+        check_files: "exists" looks for the image files before anything is loaded, in one listing
+            of each folder; None does not; "open" reads them all, which takes long.
 
     Raises:
         DataError: the name belongs to a data set that was not registered by this function. When
             the data set is loaded: whatever `check_coco` or `check_same_classes` finds.
     """
-    entry = (str(json_file), str(image_root), same_classes_as, require_objects)
+    entry = (str(json_file), str(image_root), same_classes_as, require_objects, check_files)
     if name in DatasetCatalog:
         if name not in _REGISTERED:
             raise DataError(
@@ -62,19 +69,70 @@ def register_coco(
     return name
 
 
-def _load(
-    name: str, json_file: str, image_root: str, same_classes_as: str | None, require_objects: bool
-) -> list[dict]:
-    """Check a data set, then load its records in the framework's format."""
-    problems = check_coco(json_file, image_root, require_objects=require_objects)
-    raise_on_problems(problems)
+def check_registered(name: str) -> None:
+    """Check a data set that `register_coco` knows, as its loading would, without loading it.
+
+    For data sets that are not needed before training has gone on for a while. Data sets that others
+    have registered are let pass.
+
+    Raises:
+        DataError: as the loading.
+    """
+    if name in _REGISTERED:
+        _read_checked(*_REGISTERED[name])
+        release_memory()
+
+
+def _load(name: str, *entry) -> list[dict]:
+    """Check a data set, then make its records in the framework's format."""
+    with paused_gc():
+        data = _read_checked(*entry)
+        json_file, image_root = entry[:2]
+        records, classes, category_numbers = coco_records(data, image_root)
+        spare_gc(sum(len(record["annotations"]) for record in records))
+    MetadataCatalog.get(name).set(
+        thing_classes=classes, thing_dataset_id_to_contiguous_id=category_numbers
+    )
+    logger.info("Loaded %d images in COCO format from %s", len(records), json_file)
+    return records
+
+
+def _read_checked(
+    json_file: str,
+    image_root: str,
+    same_classes_as: str | None,
+    require_objects: bool,
+    check_files: str | None,
+) -> dict:
+    """Parse a json; raise on what is fatal in its data set, log what is not."""
+    data = read_coco_json(json_file)
+    problems = find_problems(
+        data, json_file, image_root, check_files=check_files, require_objects=require_objects
+    )
+    with paused_gc():
+        warnings = _raise_on_fatal(problems)
     if same_classes_as is not None:
         check_same_classes(same_classes_as, json_file)
-    for problem in problems[:3]:
-        logger.warning(problem.message)
-    if len(problems) > 3:
-        logger.warning("%d more warnings about %s", len(problems) - 3, json_file)
-    return load_coco_json(json_file, image_root, name)
+    for first, count in warnings:
+        more = f" ({count - 1} more like this one)" if count > 1 else ""
+        logger.warning("%s%s", first.message, more)
+    return data
+
+
+def _raise_on_fatal(problems) -> list[tuple[Problem, int]]:
+    """Raise on errors as `raise_on_problems`; return the first warning of each kind, and how many.
+
+    Keeps few of the problems: a large data set may have one in every record.
+    """
+    fatal, first, counts = [], {}, Counter()
+    for problem in problems:
+        if problem.fatal:
+            fatal.append(problem)
+        elif problem.severity == "warning":
+            first.setdefault(problem.kind, problem)
+            counts[problem.kind] += 1
+    raise_on_problems(fatal)
+    return [(problem, counts[kind]) for kind, problem in first.items()]
 
 
 def check_same_classes(train_json: str, other_json: str) -> None:
@@ -123,8 +181,10 @@ def num_coco_classes(json_file: str) -> int:
 
 @functools.lru_cache(maxsize=32)
 def _class_names(json_file: str, mtime_ns: int, size: int) -> tuple[str, ...]:
-    data = read_coco_json(json_file)
-    categories = data.get("categories") if isinstance(data, dict) else None
+    categories = read_single_list(json_file, "categories")
+    if not categories:
+        data = read_coco_json(json_file)
+        categories = data.get("categories") if isinstance(data, dict) else None
     if not isinstance(categories, list) or not categories:
         raise DataError(
             f"{json_file} is not a COCO data set: it has no list of 'categories' to take the "

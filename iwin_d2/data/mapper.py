@@ -1,10 +1,13 @@
 """The detection data mapper, with errors that name the image file and the record."""
 
 import logging
+from collections.abc import Iterable
+
+from PIL import Image
 
 from ..d2.data import DatasetMapper
 from ..errors import DataError, UserError
-from .coco_check import diagnose_image
+from .image_check import deep_image_problem, diagnose_image
 
 __all__ = ["DetectionMapper"]
 
@@ -21,10 +24,11 @@ class DetectionMapper(DatasetMapper):
         """Map a record of a data set to the model's input.
 
         Raises:
-            DataError: the image is missing, damaged, not an image or of another size than the json
-                says, or its masks do not have the format that `instance_mask_format` names.
+            DataError: the image is missing, damaged, not an image, of more than 8 bits a channel
+                or of another size than the json says, or its masks do not have the format that
+                `instance_mask_format` names.
         """
-        problem = self._mask_problem(dataset_dict)
+        problem = self._mask_problem(dataset_dict) or self._depth_problem(dataset_dict)
         if problem:
             raise DataError(f"image id {dataset_dict.get('image_id')}: {problem}.")
         try:
@@ -38,6 +42,27 @@ class DetectionMapper(DatasetMapper):
                 logger.error("preparing the record of image %s failed", name)
                 raise
             raise DataError(f"image id {dataset_dict.get('image_id')}: {problem}.") from error
+
+    def check_records(self, records: Iterable[dict]) -> None:
+        """Check, without reading images, that the records' masks can be trained as configured.
+
+        Raises:
+            DataError: the first record that could not be mapped, and the number of the others.
+        """
+        problems = ((record, self._mask_problem(record)) for record in records)
+        bad = [(record["image_id"], problem) for record, problem in problems if problem]
+        if bad:
+            more = f" ({len(bad) - 1} more images like this one.)" if len(bad) > 1 else ""
+            raise DataError(f"image id {bad[0][0]}: {bad[0][1]}.{more}")
+
+    def _depth_problem(self, dataset_dict: dict) -> str | None:
+        """Whether training would see only a part of the image's range, as Pillow converts it."""
+        try:
+            # The header alone, which costs little beside the decoding.
+            with Image.open(dataset_dict["file_name"]) as image:
+                return deep_image_problem(dataset_dict["file_name"], image)
+        except Exception:  # the reading proper says what is wrong
+            return None
 
     def _mask_problem(self, dataset_dict: dict) -> str | None:
         """What keeps the masks of a record from being trained on, None if all is well."""

@@ -114,6 +114,28 @@ def test_warnings_are_logged_and_the_data_set_loads(tmp_path, name, caplog):
     assert "annotation 2" in caplog.text
 
 
+def test_warnings_are_counted_by_kind(tmp_path, name, caplog):
+    json_file, images = write_dataset(tmp_path)
+    data = json.loads((tmp_path / "instances.json").read_text())
+    first = data["annotations"][0]
+    data["annotations"] += [{**first, "id": i, "bbox": [1, 1, 5, 0]} for i in range(2, 12)]
+    del first["iscrowd"]
+    (tmp_path / "instances.json").write_text(json.dumps(data))
+    register_coco(name, json_file, images)
+    with caplog.at_level("WARNING", logger="iwin_d2.data.coco"):
+        DatasetCatalog.get(name)
+    assert len(caplog.messages) == 2
+    assert "annotation 1 " in caplog.messages[0] and "no iscrowd" in caplog.messages[0]
+    assert "annotation 2 " in caplog.messages[1]
+    assert caplog.messages[1].endswith("(9 more like this one)")
+
+
+def test_classes_of_a_large_json_are_read_without_parsing_it(tmp_path, monkeypatch):
+    json_file, _ = write_dataset(tmp_path)
+    monkeypatch.setattr("iwin_d2.data.coco.read_coco_json", None)
+    assert num_coco_classes(json_file) == 2
+
+
 def test_classes_follow_from_the_json(tmp_path):
     json_file, _ = write_dataset(tmp_path, names=("nut", "fig", "date"))
     assert coco_class_names(json_file) == ["nut", "fig", "date"]

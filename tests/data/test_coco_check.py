@@ -2,12 +2,15 @@
 
 import copy
 import json
+import re
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from iwin_d2.data.coco_check import Problem, check_coco, diagnose_image, raise_on_problems
+from iwin_d2.data import image_check
+from iwin_d2.data.coco_check import check_coco
+from iwin_d2.data.problems import Problem, raise_on_problems
 from iwin_d2.errors import DataError
 
 GOOD = {
@@ -26,7 +29,15 @@ GOOD = {
             "iscrowd": 0,
             "segmentation": [[1, 2, 11, 2, 11, 14]],
         },
-        {"id": 2, "image_id": 8, "category_id": 4, "bbox": [0.5, 0.5, 4, 4], "area": 16.0},
+        {
+            "id": 2,
+            "image_id": 8,
+            "category_id": 4,
+            "bbox": [0.5, 0.5, 4, 4],
+            "area": 16.0,
+            "iscrowd": 0,
+            "segmentation": [[0.5, 0.5, 4.5, 0.5, 4.5, 4.5], [1, 1, 2, 1, 2, 2]],
+        },
         {
             "id": 3,
             "image_id": 8,
@@ -130,6 +141,14 @@ def annotation(**change):
     return lambda data: data["annotations"][0].update(change)
 
 
+def image(**change):
+    return lambda data: data["images"][1].update(change)
+
+
+def category(**change):
+    return lambda data: data["categories"][1].update(change)
+
+
 @pytest.mark.parametrize(
     ("edit", "kind", "sentence"),
     [
@@ -138,43 +157,36 @@ def annotation(**change):
             "category",
             r"annotation 1 \(image 7, a\.jpg\) has category_id 3, which is not among",
         ),
-        (annotation(image_id=9), "image", r"annotation 1 \(image 9\) belongs to an image that is"),
-        (annotation(id=2), "duplicate", "annotation 2 .* has the id of an earlier annotation"),
+        (
+            annotation(image_id=9),
+            "image-id",
+            r"annotation 1 \(image 9\) belongs to an image that is",
+        ),
+        (annotation(id=2), "duplicate-id", "annotation 2 .* has the id of an earlier annotation"),
         (annotation(id="x"), "structure", "annotation 'x' .* whole numbers"),
         (annotation(image_id=None), "structure", "whole numbers"),
-        (annotation(bbox=[1, 2, -3, 4]), "box", "of negative size"),
-        (annotation(bbox=[1, 2, float("nan"), 4]), "box", "must be finite"),
-        (annotation(bbox=[1, 2, float("inf"), 4]), "box", "must be finite"),
-        (annotation(bbox=[1, 2, 3]), "box", "four numbers"),
-        (annotation(bbox="1 2 3 4"), "box", "four numbers"),
-        (annotation(bbox=None), "box", "four numbers"),
-        (lambda d: d["annotations"][0].pop("bbox"), "box", "has no bbox"),
+        (annotation(category_id=True), "structure", "whole numbers"),
         (lambda d: d["annotations"][0].pop("image_id"), "structure", "annotation number 1 needs"),
-        (annotation(segmentation=[[1, 2, 3, 4]]), "segmentation", "a polygon of 4 numbers"),
-        (annotation(segmentation=[[1, 2, 3, 4, 5, 6, 7]]), "segmentation", "polygon of 7 numbers"),
-        (annotation(segmentation=[1, 2, 3, 4, 5, 6]), "segmentation", "not a list of polygons"),
-        (annotation(segmentation="poly"), "segmentation", "neither polygons nor RLE"),
-        (annotation(segmentation=[["a"] * 6]), "segmentation", "not all numbers"),
-        (annotation(segmentation=[[1, 2, 3, 4, 5, float("nan")]]), "segmentation", "not all"),
-        (annotation(segmentation={"size": [30, 40]}), "segmentation", "without counts"),
-        (
-            annotation(segmentation={"size": [40, 30], "counts": [1200]}),
-            "segmentation",
-            r"RLE segmentation of size \[40, 30\], but its image has \[height, width\] = \[30, 40",
-        ),
-        (lambda d: d["annotations"][0].pop("area"), "structure", "has no area, which COCO's eval"),
-        (annotation(ignore=1), "structure", "is marked 'ignore'"),
         (lambda d: d["annotations"].insert(0, []), "structure", "annotation number 1 needs"),
-        (lambda d: d["images"][1].update(id=7), "duplicate", r"image 7 \(b\.png\) has the id of"),
-        (lambda d: d["images"][1].update(width=0), "structure", "width 0 and height 20"),
+        (annotation(iscrowd=2), "iscrowd", "has iscrowd 2: 0 for a single object, 1 for a crowd"),
+        (annotation(iscrowd=None), "iscrowd", "has iscrowd None"),
+        (annotation(ignore=1), "ignore", "is marked 'ignore'"),
+        (image(id=7), "duplicate-id", r"image 7 \(b\.png\) has the id of an earlier"),
+        (image(id="8"), "structure", "needs a whole number as id"),
+        (image(width=0), "structure", "width 0 and height 20"),
+        (image(height=19.5), "structure", "width 20 and height 19.5"),
         (lambda d: d["images"][1].pop("height"), "structure", "height None"),
         (lambda d: d["images"][1].pop("file_name"), "structure", "image number 2 needs the keys"),
-        (lambda d: d["images"][1].update(file_name=3), "structure", "text as file_name"),
-        (lambda d: d["categories"][1].update(id=1), "duplicate", "category number 2 has the id 1"),
-        (lambda d: d["categories"][1].update(id="4"), "structure", "ids are whole numbers"),
-        (lambda d: d["categories"][1].update(name=""), "structure", "needs a text as its name"),
+        (lambda d: d["images"].append("x"), "structure", "image number 3 needs the keys"),
+        (image(file_name=3), "structure", "the name of a file as file_name"),
+        (image(file_name=""), "structure", "the name of a file as file_name"),
+        (image(file_name="b\0.png"), "structure", "the name of a file as file_name"),
+        (image(file_name="c.png"), "image-missing", r"image 8: .*c\.png does not exist"),
+        (image(file_name="B.PNG"), "image-missing", r"folder has b\.png, so correct upper"),
+        (category(id=1), "duplicate-id", "category number 2 has the id 1"),
+        (category(id="4"), "structure", "ids are whole numbers"),
+        (category(name=""), "structure", "needs a text as its name"),
         (lambda d: d["categories"].append("x"), "structure", "category number 3 needs the keys"),
-        (lambda d: d["images"][0].update(file_name="c.jpg"), "image", "c.jpg does not exist"),
     ],
 )
 def test_bad_records(root, edit, kind, sentence):
@@ -186,13 +198,68 @@ def test_bad_records(root, edit, kind, sentence):
 
 
 @pytest.mark.parametrize(
-    ("box", "text"), [([1, 2, 3, 0], "without area"), ([40, 2, 3, 3], "outside the image")]
+    ("edit", "kind", "text"),
+    [
+        (annotation(area=None), "area", "annotation 1 .* has no area: evaluation by size takes"),
+        (lambda d: d["annotations"][0].pop("area"), "area", "has no area"),
+        (annotation(area=float("nan")), "area", "has the area nan"),
+        (annotation(area=-1), "area", "has the area -1"),
+        (lambda d: d["annotations"][0].pop("iscrowd"), "iscrowd", "annotation 1 .* no iscrowd"),
+        (annotation(segmentation=[]), "mask-missing", "annotation 1 .* has no segmentation, but"),
+        (
+            category(name="nut"),
+            "category",
+            r"category number 2 \(id 4\) has the name 'nut' of category 1",
+        ),
+        (
+            lambda d: d["images"].append({**d["images"][1], "id": 9, "file_name": "./b.png"}),
+            "duplicate-file",
+            r"image 9 \(\./b\.png\) is the file of image 8, too",
+        ),
+    ],
 )
-def test_boxes_that_training_leaves_out_are_warnings(root, box, text):
-    problems = check_coco(write(root, edited(annotation(bbox=box))), root)
-    assert [problem.fatal for problem in problems] == [False]
-    assert text in problems[0].message
+def test_warnings_do_not_keep_from_training(root, edit, kind, text):
+    problems = check_coco(write(root, edited(edit)), root)
+    assert [(problem.kind, problem.severity) for problem in problems] == [(kind, "warning")]
+    assert re.search(text, problems[0].message)
     raise_on_problems(problems)
+
+
+def test_names_that_differ_in_case_only(root):
+    Image.new("RGB", (20, 20)).save(root / "B.PNG")
+    data = edited(lambda d: d["images"].append({**d["images"][1], "id": 9, "file_name": "B.PNG"}))
+    (problem,) = check_coco(write(root, data), root)
+    assert (problem.kind, problem.severity) == ("file-case", "warning")
+    assert "image 9 (B.PNG) and image 8 (b.png) differ in upper and lower case" in problem.message
+
+
+def test_files_that_are_not_listed_are_noted(root):
+    Image.new("RGB", (20, 20)).save(root / "z.png")
+    json_file = write(root, GOOD)
+    assert check_coco(json_file, root) == []
+    (problem,) = check_coco(json_file, root, check_files="open")
+    assert (problem.kind, problem.severity) == ("unlisted", "note")
+    assert str(root / "z.png") in problem.message
+
+
+def test_an_annotation_of_id_0_is_noted(root):
+    (problem,) = check_coco(write(root, edited(annotation(id=0))), root)
+    assert (problem.kind, problem.severity, problem.annotation_id) == ("zero-id", "note", 0)
+
+
+def test_boxes_alone_need_no_masks(root):
+    data = edited(lambda d: [item.pop("segmentation") for item in d["annotations"]])
+    assert check_coco(write(root, data), root) == []
+
+
+def test_everything_about_one_record_is_found(root):
+    edit = annotation(
+        category_id=99, bbox=[1, 2, -3, 4], segmentation=[[1, 2], [1] * 7], area="x", iscrowd="no"
+    )
+    problems = check_coco(write(root, edited(edit)), root)
+    kinds = ["category", "box", "polygon", "polygon", "area", "iscrowd"]
+    assert [problem.kind for problem in problems] == kinds
+    assert {(problem.image_id, problem.annotation_id) for problem in problems} == {(7, 1)}
 
 
 def test_all_problems_are_found_in_one_pass_and_one_is_raised(root):
@@ -202,8 +269,8 @@ def test_all_problems_are_found_in_one_pass_and_one_is_raised(root):
         data["images"][0]["file_name"] = "gone.jpg"
 
     problems = check_coco(write(root, edited(edit)), root)
-    assert [problem.kind for problem in problems] == ["image", "category", "box"]
-    with pytest.raises(DataError, match=r"gone\.jpg.*\(2 more problems in the same data set\.\)"):
+    assert [problem.kind for problem in problems] == ["image-missing", "category", "box"]
+    with pytest.raises(DataError, match=r"gone\.jpg.*\(2 more problems in the same data set"):
         raise_on_problems(problems)
 
 
@@ -230,39 +297,18 @@ def test_images_in_subfolders(root):
     assert check_coco(write(root, data), root) == []
 
 
+def test_a_thousand_missing_files_are_not_looked_up_one_by_one(root, monkeypatch):
+    looks = []
+    monkeypatch.setattr(image_check, "_MAX_SECOND_LOOKS", 3)
+    monkeypatch.setattr(image_check.os.path, "isfile", lambda path: looks.append(path))
+    images = [{**GOOD["images"][0], "id": i, "file_name": f"{i}.jpg"} for i in range(100, 120)]
+    data = edited(lambda d: d["images"].extend(images))
+    problems = check_coco(write(root, data), root)
+    assert len(problems) == 20
+    assert {problem.kind for problem in problems} == {"image-missing"}
+    assert len(looks) == 3
+
+
 def test_raising_nothing():
     raise_on_problems([])
-    raise_on_problems([Problem("box", "a warning", fatal=False)])
-
-
-# ---- images
-
-
-def test_a_turned_image_is_explained(root):
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by 90 degrees
-    path = root / "turned.jpg"
-    Image.new("RGB", (40, 30)).save(path, exif=exif)
-    assert diagnose_image(path, 30, 40) is None
-    text = diagnose_image(path, 40, 30)
-    assert "is 30x40 pixels, but the json says 40x30" in text
-    assert "EXIF orientation" in text
-
-
-@pytest.mark.parametrize(
-    ("size", "text"), [((30, 40), "width and height swapped"), ((41, 30), "correct the json")]
-)
-def test_sizes_that_differ(root, size, text):
-    assert text in diagnose_image(root / "a.jpg", *size)
-
-
-def test_an_unknown_size_fits_all(root):
-    assert diagnose_image(root / "a.jpg", None, None) is None
-
-
-def test_files_that_are_no_images(root):
-    (root / "text.jpg").write_text("not an image")
-    (root / "empty.jpg").write_bytes(b"")
-    for name in ("text.jpg", "empty.jpg"):
-        assert "is not an image file" in diagnose_image(root / name, 1, 1)
-    assert "does not exist" in diagnose_image(root / "gone.jpg", 1, 1)
+    raise_on_problems([Problem("box-empty", "a warning", "warning")])

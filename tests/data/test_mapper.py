@@ -74,6 +74,14 @@ def test_a_turned_image_is_read_upright(tmp_path):
     assert np.array_equal(mapped["image"].numpy().transpose(1, 2, 0), PIXELS)
 
 
+@pytest.mark.parametrize("suffix", ["gif", "png", "webp", "tif"])
+def test_of_an_animated_image_the_first_frame_is_taken(tmp_path, suffix):
+    frames = [Image.new("RGB", (30, 20), (red, 0, 0)) for red in (0, 100, 200)]
+    path = tmp_path / f"a.{suffix}"
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+    assert mapper()(record(path))["image"].max() == 0
+
+
 def missing(path):
     path.unlink()
 
@@ -100,10 +108,26 @@ def turned(path):
     Image.fromarray(PIXELS).save(path, exif=exif)
 
 
+def empty(path):
+    path.write_bytes(b"")
+
+
+def deep(path):
+    """12 bits in 16, which Detectron2 would clip to white and native would take for black."""
+    Image.fromarray(PIXELS[:, :, 0].astype(np.uint16) * 16).save(path)
+
+
+def floating(path):
+    Image.fromarray(PIXELS[:, :, 0].astype(np.float32)).save(path, format="TIFF")
+
+
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
         (missing, "does not exist"),
+        (empty, r"is empty \(0 bytes\)"),
+        (deep, r"of 16 or 32 bits a channel \(Pillow's mode I;16\), .* convert it to 8 bits"),
+        (floating, "of 16 or 32 bits a channel"),
         (truncated, "truncated or damaged"),
         (text, "not an image file"),
         (smaller, "is 30x10 pixels, but the json says 30x20"),
@@ -140,6 +164,20 @@ def test_objects_of_which_some_have_masks(image):
     bad["annotations"].append({**bad["annotations"][0], "segmentation": []})
     with pytest.raises(DataError, match="some of its objects have no segmentation"):
         mapper()(bad)
+
+
+def test_masks_of_all_records_can_be_checked_before_any_image_is_read(image):
+    good, bare, rle = (record(image, image_id=number) for number in (1, 2, 3))
+    del bare["annotations"][0]["segmentation"]
+    rle["annotations"][0]["segmentation"] = {"size": [20, 30], "counts": b"x"}
+    bare["file_name"] = rle["file_name"] = "gone.png"
+    mapper().check_records([good, {**good, "annotations": []}])
+    with pytest.raises(DataError, match=r"image id 2: .* no segmentation.*\(1 more images like"):
+        mapper().check_records([good, bare, rle])
+    with pytest.raises(DataError, match=r"image id 3: .* set .*instance_mask_format=bitmask\.$"):
+        mapper().check_records([good, rle])
+    mapper(use_instance_mask=False).check_records([bare, rle])
+    mapper(is_train=False).check_records([bare, rle])
 
 
 def test_other_errors_pass_through(image):

@@ -31,10 +31,13 @@ class DatasetFromList(Dataset):
     """
 
     def __init__(self, lst: list):
-        pickled = [pickle.dumps(item, protocol=-1) for item in lst]
+        ends, pickled = [0], bytearray()  # which grows in place
+        for item in lst:
+            pickled += pickle.dumps(item, protocol=-1)
+            ends.append(len(pickled))
         # Tensors: torch hands those without a copy to processes that do not fork, too.
-        self._ends = torch.tensor(np.cumsum([0] + [len(item) for item in pickled]))
-        self._bytes = torch.from_numpy(np.frombuffer(bytearray(b"".join(pickled)), np.uint8))
+        self._ends = torch.tensor(ends)
+        self._bytes = torch.from_numpy(np.frombuffer(pickled, np.uint8))
 
     def __len__(self) -> int:
         return len(self._ends) - 1

@@ -1,0 +1,78 @@
+"""What can be wrong with a data set: the kinds of findings, and one finding."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ..errors import DataError
+
+__all__ = ["KINDS", "Problem", "raise_on_problems"]
+
+# Every kind of finding, in the order of a report; docs/datasets.md has them with their severities.
+KINDS = {
+    "file": "the annotation file cannot be read",
+    "structure": "not COCO, or a record without what it needs",
+    "empty": "nothing to learn from",
+    "classes": "other classes than the training set",
+    "duplicate-id": "an id that is used twice",
+    "category": "categories that are unknown or ambiguous",
+    "image-id": "annotations of an image that is not listed",
+    "box": "boxes that are not four finite numbers, or of negative size",
+    "box-empty": "boxes without area",
+    "box-outside": "boxes that reach out of their image",
+    "polygon": "polygons that are none",
+    "polygon-outside": "polygons that reach out of their image",
+    "rle": "run-length masks of the wrong size, or damaged",
+    "mask-missing": "objects without a mask among objects with masks",
+    "area": "annotations without a usable area",
+    "iscrowd": "annotations without a usable iscrowd",
+    "ignore": "annotations marked 'ignore'",
+    "zero-id": "annotations of id 0",
+    "image-missing": "image files that do not exist",
+    "image-damaged": "image files that are truncated, empty or no images",
+    "image-size": "images of another size than the json says",
+    "image-orientation": "images whose EXIF orientation the json does not know",
+    "image-depth": "images of more than 8 bits a channel",
+    "image-frames": "animated images",
+    "image-colours": "images whose colours change when they are read as RGB",
+    "duplicate-file": "image files that are listed twice",
+    "file-case": "file names that differ in upper and lower case only",
+    "unlisted": "image files that the json does not list",
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One finding: what is wrong in which record of which file, and what to do.
+
+    Attributes:
+        kind: one of KINDS.
+        message: a sentence that names file and record.
+        severity: "error": training or evaluation cannot use the data set; "warning": it can, but
+            leaves something out or takes it otherwise than meant; "note": nothing to worry about.
+        image_id: of the image that is concerned, if its id is known.
+        annotation_id: likewise.
+    """
+
+    kind: str
+    message: str
+    severity: str = "error"
+    image_id: int | None = None
+    annotation_id: int | None = None
+
+    @property
+    def fatal(self) -> bool:
+        """Whether training or evaluation cannot use the data set."""
+        return self.severity == "error"
+
+
+def raise_on_problems(problems: Iterable[Problem]) -> None:
+    """Raise a DataError with the first error in full and the number of the others."""
+    fatal = [problem for problem in problems if problem.fatal]
+    if not fatal:
+        return
+    more = len(fatal) - 1
+    others = (
+        f" ({more} more {'problem' if more == 1 else 'problems'} in the same data set: "
+        "tools/check_dataset.py JSON IMAGES lists all.)"
+    )
+    raise DataError(fatal[0].message + (others if more else ""))
