@@ -1,6 +1,5 @@
 """Pictures for people: predictions beside ground truth, many images on one sheet."""
 
-import colorsys
 import math
 import os
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from .d2.data import detection_utils
 from .d2.structures import BoxMode
 from .d2.utils.visualizer import Visualizer
 from .data.coco_check import read_coco_json
+from .engine.drawing import class_color
 from .errors import DataError
 from .files import atomic_write
 
@@ -108,10 +108,7 @@ def load_results(results_json: str | os.PathLike) -> dict[int, list[dict]]:
 
 def class_colors(count: int) -> list[tuple[float, float, float]]:
     """One vivid colour a class, RGB in [0, 1]; neighbours in the list are far apart in hue."""
-    return [
-        colorsys.hsv_to_rgb((0.02 + 0.618034 * i) % 1.0, (0.9, 0.65)[i % 2], 1.0)
-        for i in range(count)
-    ]
+    return [class_color(index) for index in range(count)]
 
 
 # ---- what to draw on one image ------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Video files as upright RGB frames with their times, read and written with PyAV."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
@@ -16,6 +17,8 @@ from ..files import atomic_write
 
 __all__ = ["VIDEO_ENDINGS", "Frame", "VideoReader", "VideoWriter", "check_video_output", "write_to"]
 
+logger = logging.getLogger(__name__)
+
 # What is written, by the ending of the file's name: FFmpeg's names of the containers.
 _CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 # What is likely to be a video, by its ending; of those that can be read, not all.
@@ -25,6 +28,7 @@ VIDEO_ENDINGS = frozenset(
 # Which builds of FFmpeg have which encoder depends on their licence; the last one all of them have.
 _ENCODERS = ("libx264", "libopenh264", "mpeg4")
 _OPTIONS = {"libx264": {"crf": "20", "preset": "veryfast"}, "mpeg4": {"qmin": "2", "qmax": "5"}}
+_WHOLE = 0.9  # of what the header says; clips that are cut by an edit list have some less
 _MPEG4_TICKS = 65535  # the finest clock that MPEG-4 part 2 can note
 
 
@@ -55,6 +59,7 @@ class VideoReader:
             for frame in video: ...
 
     A file that is damaged further on gives the frames before the damage; `problem` then says so.
+    One that ends long before its header says is warned of: it is cut off, or its sound is longer.
     Frames are turned upright, converted to RGB by the file's own colour space; sound is left out.
 
     Attributes:
@@ -100,7 +105,7 @@ class VideoReader:
             self._container.close()
             raise DataError(self.problem or f"{path} has no frames: give another file.")
         aspect = Fraction(self._stream.codec_context.sample_aspect_ratio or 1)
-        self.pixel_aspect = 1 / aspect if self._first.rotation % 180 else aspect
+        self.pixel_aspect = 1 / aspect if self._first[0].rotation % 180 else aspect
 
     def __enter__(self) -> "VideoReader":
         return self
@@ -109,19 +114,28 @@ class VideoReader:
         self._container.close()
 
     def __iter__(self) -> Iterator[Frame]:
-        clock = _Clock(1 / self.rate)
-        for frame in chain([self._first], self._decoded):
-            pixels = frame.to_ndarray(format="rgb24")
+        clock, count, end = _Clock(1 / self.rate), 0, Fraction(0)
+        for frame, pixels in chain([self._first], self._decoded):
             # np.rot90 turns counterclockwise, as `rotation` counts.
             upright = np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90)))
-            yield Frame(upright, clock.next(frame.pts, frame.time_base))
+            time = clock.next(frame.pts, frame.time_base)
+            count, end = count + 1, time + 1 / self.rate
+            yield Frame(upright, time)
+        # Where frames are not counted, they may come more seldom than the rate says.
+        found = end * self.rate if self.is_estimate else count
+        if self.num_frames and found < _WHOLE * self.num_frames and not self.problem:
+            logger.warning(
+                "%s ends after frame %d (%.1f s), but its header promises %s%d frames: it may be "
+                "cut off.",
+                *(self._path, count, end, "about " if self.is_estimate else "", self.num_frames),
+            )
 
-    def _decode(self) -> Iterator:
-        """PyAV's frames, up to the end or the first damage."""
+    def _decode(self) -> Iterator[tuple]:
+        """PyAV's frames with their RGB pixels as stored, up to the end or the first damage."""
         count = 0
         try:
             for frame in self._container.decode(self._stream):
-                yield frame
+                yield frame, frame.to_ndarray(format="rgb24")
                 count += 1
         except (self._av.FFmpegError, OSError, ValueError) as error:
             self.problem = self._damage(count, error)

@@ -190,6 +190,26 @@ def test_a_video_cut_off_gives_the_frames_before_that(tmp_path, weights, capsys)
     assert len(json.loads(found.read_text())) == count
 
 
+def test_a_video_that_ends_too_early_is_warned_of(tmp_path, monkeypatch):
+    warnings = []
+    monkeypatch.setattr(
+        video_module.logger, "warning", lambda text, *values: warnings.append(text % values)
+    )
+    rng = np.random.default_rng(0)
+    frames = [rng.integers(0, 256, (40, 60, 3), dtype=np.uint8) for _ in range(30)]
+    for name, cut in (("clip.mp4", False), ("clip.mkv", True)):
+        path = write_video(tmp_path / name, frames)
+        if cut:
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        with VideoReader(path) as video:
+            count = len(list(video))
+            assert video.problem is None
+        assert len(warnings) == cut
+    assert 5 < count < 25
+    assert f"clip.mkv ends after frame {count} " in warnings[0]
+    assert "promises about 30 frames" in warnings[0]
+
+
 def test_what_is_no_video_is_refused_before_the_model_is_built(tmp_path):
     output = ("--output", tmp_path / "out.mp4")
     (tmp_path / "text.mp4").write_text("no video" * 100)
