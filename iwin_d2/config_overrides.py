@@ -9,10 +9,12 @@ import difflib
 import importlib
 import inspect
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf, flag_override
+from omegaconf.errors import GrammarParseError
 
 from .errors import ConfigError
 
@@ -70,10 +72,14 @@ def parse_value(text: str) -> Any:
     words = {"null": None, "true": True, "false": False}
     if text.lower() in words:
         return words[text.lower()]
-    if text.lstrip("+-").lower() in ("inf", "nan"):
+    if re.fullmatch(r"[+-]?(inf|nan)", text, re.IGNORECASE):
         return float(text)
     try:
-        value = ast.literal_eval(text)
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # Python's of literals such as 5in, which are words here
+            value = ast.literal_eval(text)
         if value is None or isinstance(value, (bool, int, float, str, list, tuple, dict)):
             return value
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
@@ -97,7 +103,7 @@ def _split(key: str) -> list[str]:
 def _find(node: Any, name: str) -> Any:
     """Return the key of `node` that `name` spells, or None if it has no such key."""
     if isinstance(node, ListConfig):
-        return int(name) if re.fullmatch(r"\d+", name) and int(name) < len(node) else None
+        return next((index for index in range(len(node)) if str(index) == name), None)
     if isinstance(node, DictConfig) and not node._is_none():
         for key in node:
             if str(key) == name:
@@ -122,9 +128,11 @@ def _set(cfg: DictConfig, path: list[str], value: Any, adding: bool, override: s
                 f"override {override!r}: {here} is only a reference, {reference}: "
                 "override the key it refers to."
             )
-        child = node[key]
+        child = "???" if OmegaConf.is_missing(node, key) else node[key]
         if not isinstance(child, (DictConfig, ListConfig)):
-            raise ConfigError(f"override {override!r}: {here} is {child!r}, which has no keys.")
+            raise ConfigError(
+                f"override {override!r}: {here} is {child!r}, which has no keys: set {here} itself."
+            )
         node = child
     _set_here(cfg, node, path, value, adding, override)
 
@@ -150,8 +158,17 @@ def _set_here(
         return
     try:
         node[key] = value
+    except GrammarParseError as error:
+        raise ConfigError(
+            f"override {override!r}: the value is not a reference such as ${{model.num_classes}}: "
+            "check its braces."
+        ) from error
     except Exception as error:
-        raise ConfigError(f"override {override!r} cannot be applied: {error}") from error
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise ConfigError(
+            f"override {override!r}: the value cannot stand in a config ({reason}): give numbers, "
+            "texts, lists or mappings."
+        ) from error
 
 
 def _accepts(node: DictConfig, name: str) -> bool:

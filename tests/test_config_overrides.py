@@ -65,6 +65,8 @@ def config() -> DictConfig:
         ("{'a': 1}", {"a": 1}),
         ("inf", math.inf),
         ("1+2j", "1+2j"),
+        ("+-inf", "+-inf"),
+        ("5in", "5in"),
     ],
 )
 def test_values(text, value):
@@ -140,6 +142,23 @@ def test_a_misspelt_key_names_the_nearest(override, nearest):
 def test_malformed(override):
     with pytest.raises(ConfigError, match="malformed"):
         apply_overrides(config(), [override])
+
+
+@pytest.mark.parametrize(
+    "override, reason",
+    [
+        ("optimizer.lr=${model", "not a reference such as"),
+        ("empty={1j: 2}", "cannot stand in a config"),
+        ("missing.below=1", "missing is '???', which has no keys: set missing itself"),
+    ],
+)
+def test_a_value_that_no_config_can_hold(override, reason):
+    cfg = config()
+    cfg.missing = "???"
+    with pytest.raises(ConfigError) as caught:
+        apply_overrides(cfg, [override])
+    assert override in str(caught.value) and reason in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_keys_below_a_number_or_a_reference():
