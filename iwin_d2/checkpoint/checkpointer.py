@@ -48,7 +48,13 @@ class Checkpointer(DetectionCheckpointer):
     """Writes whole files, and says in one sentence what is wrong with a file it reads.
 
     Takes the arguments of `DetectionCheckpointer`; files are exchangeable with its.
+
+    Attributes:
+        metadata: what every file says of the model beside its weights, such as its classes; plain
+            values, or None.
     """
+
+    metadata: dict[str, Any] | None = None
 
     _read: tuple[str, dict[str, Any]] = ("", {})  # a file that is read but not loaded yet
 
@@ -78,6 +84,8 @@ class Checkpointer(DetectionCheckpointer):
         """Write a file and return its path, None where this process writes none."""
         if not self.save_dir or not self.save_to_disk:
             return None
+        if self.metadata is not None:
+            data = {**data, "metadata": self.metadata}
         path = os.path.join(self.save_dir, f"{name}.pth")
         logger.info("Saving checkpoint to %s", path)
         with self._explain_failure(path), atomic_write(path) as file:

@@ -19,7 +19,13 @@ from ..data.coco import num_coco_classes
 from ..data.coco_check import read_coco_json
 from ..errors import ConfigError, UserError
 
-__all__ = ["dataset_ids", "find_metadata", "read_checkpoint_metadata", "settle_num_classes"]
+__all__ = [
+    "dataset_ids",
+    "find_metadata",
+    "read_checkpoint_metadata",
+    "settle_num_classes",
+    "training_classes",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +51,23 @@ def read_checkpoint_metadata(path: str):
         thing_classes=[str(name) for name in names],
         thing_dataset_id_to_contiguous_id={int(key): int(value) for key, value in ids.items()},
     )
+
+
+def training_classes(cfg: DictConfig) -> dict[str, Any] | None:
+    """What a checkpoint of this training should say under "metadata"; None if that is unknown."""
+    names = OmegaConf.select(cfg, "dataloader.train.dataset.names")
+    try:
+        metadata = None if names is None else _dataset_metadata(names)
+    except Exception as error:  # a config may load its data in a way of its own
+        logger.debug("No class names for checkpoints: %s", error)
+        return None
+    if metadata is None:
+        return None
+    ids = metadata.get("thing_dataset_id_to_contiguous_id") or {}
+    return {
+        "thing_classes": [str(name) for name in metadata.thing_classes],
+        "thing_dataset_id_to_contiguous_id": {int(key): int(ids[key]) for key in ids},
+    }
 
 
 def settle_num_classes(cfg: DictConfig, metadata=None) -> None:

@@ -20,6 +20,7 @@ from ..d2.evaluation import flatten_results_dict, inference_on_dataset, print_cs
 from ..d2.utils import comm
 from ..errors import CheckpointError, ConfigError
 from ..modeling.sync_batch_norm import convert_sync_batch_norm
+from .class_names import training_classes
 from .cli import make_output_dir, name_missing_values, pick_device, start_logs
 from .config_check import check_config_keys
 from .hooks import BestWeights, ModelEMA, PeriodicCheckpointer, tidy_metrics
@@ -134,6 +135,7 @@ def do_train(cfg, resume: bool = False) -> dict:
         accumulation_steps=settings.accumulation_steps,
     )
     checkpointer = Checkpointer(model, cfg.train.output_dir, trainer=trainer)
+    checkpointer.metadata = training_classes(cfg)
     ema = ModelEMA(model, settings.ema_decay, checkpointer) if settings.ema_decay else None
     evaluation = _Evaluation(cfg, settings, trainer, checkpointer, ema)
     main = comm.is_main_process()

@@ -15,6 +15,7 @@ from iwin_d2.d2.data import build_detection_test_loader
 from iwin_d2.d2.evaluation import DatasetEvaluator
 from iwin_d2.data.shapes import generate_shapes_dataset
 from iwin_d2.engine import detection
+from iwin_d2.engine.class_names import read_checkpoint_metadata, training_classes
 from iwin_d2.engine.detection import do_train
 from iwin_d2.engine.reproducible import seed_everything, use_deterministic_algorithms
 from iwin_d2.engine.validation import validation_losses
@@ -184,6 +185,20 @@ def test_deterministic_mode_is_what_the_config_says(config):
         config.train.deterministic = wanted
         trained(config)
         assert torch.are_deterministic_algorithms_enabled() == wanted
+
+
+def test_checkpoints_name_their_classes(config, tmp_path):
+    names = training_classes(config)
+    assert len(names["thing_classes"]) > 1 and all(
+        isinstance(n, str) for n in names["thing_classes"]
+    )
+    config.train.ema.update(enabled=True, decay=0.5)
+    assert trained(config)["metadata"] == names
+    for name in ("model_final.pth", "model_final_ema.pth"):
+        metadata = read_checkpoint_metadata(str(tmp_path / name))
+        assert metadata.thing_classes == names["thing_classes"]
+    config.dataloader.train = L(list)()  # a loader that says nothing of its data
+    assert training_classes(config) is None
 
 
 # ---- validation losses --------------------------------------------------------------------------
