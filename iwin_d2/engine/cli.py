@@ -17,6 +17,7 @@ from ..d2 import describe_framework
 from ..d2.utils import comm
 from ..d2.utils.logger import setup_logger
 from ..errors import ConfigError, UserError
+from .processes import is_lost_connection
 
 __all__ = ["make_output_dir", "name_missing_values", "pick_device", "run_tool", "start_logs"]
 
@@ -93,7 +94,16 @@ def start_logs(output_dir: str | None, rank: int = 0) -> None:
     # Detectron2's caches by its arguments, and would take the removed handlers for set up.
     getattr(setup_logger, "cache_clear", lambda: None)()
     setup_logger(output_dir or None, rank, name="iwin_d2")
+    # What a training logs of an error. A filter of a handler would not last, for frameworks set up
+    # their handlers anew.
+    logging.getLogger(f"{__package__}.trainer").addFilter(_is_cause)
     logger.info(describe_framework())
+
+
+def _is_cause(record: logging.LogRecord) -> bool:
+    """Whether to log a record: not the traceback of what another process's end has brought."""
+    error = record.exc_info[1] if record.exc_info else None
+    return error is None or not is_lost_connection(error)
 
 
 def make_output_dir(path: str, setting: str = "train.output_dir") -> None:

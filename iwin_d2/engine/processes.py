@@ -4,6 +4,7 @@ How a process ended comes back by a file, so that nothing stays locked or half s
 killed.
 """
 
+import logging
 import multiprocessing
 import os
 import pickle
@@ -26,6 +27,8 @@ from ..files import atomic_write
 from .machines import Machines, RemoteError
 
 __all__ = ["is_lost_connection", "lost_connection_error", "run_processes"]
+
+logger = logging.getLogger(__name__)
 
 # Seconds: how long the loss of a connection waits for its reason to come to light; what the
 # others get to end by themselves when one has failed, for some may be saving; between two looks.
@@ -113,6 +116,7 @@ def _run(path: Path, function: Callable, local_rank: int, args: tuple) -> None:
         _write(path, _Outcome(function(local_rank, *args)))
     except BaseException as error:
         _write(path, _Outcome(error=error, trace=traceback.format_exc()))
+        logger.debug("Stopped: %s", error)  # into this process's log file
         sys.exit(1)
 
 

@@ -191,26 +191,30 @@ def test_cuda_is_replaced_where_there_is_none(tmp_path, monkeypatch):
         run(tmp_path, "train.device=quantum")
 
 
-def test_as_a_program(tmp_path):
+@pytest.mark.parametrize("processes", [1, 2])
+def test_as_a_program(tmp_path, processes):
     """A worker's error arrives as its sentence alone, on stderr, with status 1."""
     environment = {**os.environ, "PYTHONPATH": str(HERE), "IWIN_D2_TRACEBACK": ""}
     config = tmp_path / "worker_config.py"
-    config.write_text(
-        Path(CONFIG).read_text() + '\ndataloader["train"] = L(toy_detector.worker_loader)()\n'
-    )
+    loader = f"L(toy_detector.worker_loader)(fail_at=2, rank={processes - 1})"
+    config.write_text(Path(CONFIG).read_text() + f'\ndataloader["train"] = {loader}\n')
+    flags = ["--config-file", config, "--num-gpus", str(processes)]
     done = subprocess.run(
-        [sys.executable, str(TOOL), "--config-file", config, f"train.output_dir={tmp_path}"],
+        [sys.executable, str(TOOL), *flags, f"train.output_dir={tmp_path}"],
         capture_output=True,
         text=True,
         env=environment,
+        timeout=120,
     )
     assert done.returncode == 1
     # Lines before it are warnings of libraries that a framework loads.
     lines = done.stderr.strip().splitlines()
     assert lines[-1] == "Image images/broken.jpg cannot be read: remove it."
+    assert done.stderr.count(lines[-1]) == 1
     if not USE_DETECTRON2:
         assert len(lines) == 1
     assert "framework: " in done.stdout.splitlines()[0]
+    assert "Training from iteration 0" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
 
 

@@ -27,7 +27,7 @@ train = {
     "init_checkpoint": "",
     "max_iter": 20,
     "amp": {"enabled": False},
-    "ddp": {"broadcast_buffers": False, "find_unused_parameters": True, "fp16_compression": False},
+    "ddp": {"broadcast_buffers": False, "find_unused_parameters": False, "fp16_compression": False},
     "checkpointer": {"period": 8, "max_to_keep": 2},
     "eval_period": 10,
     "log_period": 5,

@@ -1,11 +1,14 @@
 """A detector of two parameters on a data set of numbers: the tool's whole path in milliseconds."""
 
+import itertools
 import os
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from iwin_d2.d2.evaluation import DatasetEvaluator
+from iwin_d2.d2.utils import comm
 from iwin_d2.errors import DataError
 
 
@@ -27,43 +30,64 @@ class ToyDetector(nn.Module):
 
 
 class Loader:
-    """Batches of numbers; one may be not finite, or make the loading fail."""
+    """Batches of numbers, of which each process takes its part.
 
-    def __init__(self, total_batch_size=4, nan_at=None, fail_at=None, endless=True):
-        self.size, self.nan_at, self.fail_at, self.endless = (
-            total_batch_size,
-            nan_at,
-            fail_at,
-            endless,
-        )
+    Batch number `nan_at` is not finite, number `fail_at` cannot be loaded, at number `bug_at` the
+    loader itself fails; with `rank` in that process alone. Each process leaves its process id in
+    the folder `pids`.
+    """
+
+    def __init__(
+        self,
+        total_batch_size=4,
+        nan_at=None,
+        fail_at=None,
+        bug_at=None,
+        endless=True,
+        rank=None,
+        pids=None,
+    ):
+        self.size, self.endless, self.pids = total_batch_size, endless, pids
+        self.share = total_batch_size // comm.get_world_size()
+        here = rank in (None, comm.get_rank())
+        troubles = (nan_at, fail_at, bug_at) if here else (None, None, None)
+        self.nan_at, self.fail_at, self.bug_at = troubles
 
     def __len__(self):
         return 3
 
     def __iter__(self):
+        if self.pids:
+            Path(self.pids, str(comm.get_rank())).write_text(str(os.getpid()))
+        first = self.share * comm.get_rank()
         number = 0
         while self.endless or number < 3:
             if number == self.fail_at:
                 raise DataError("Image images/broken.jpg cannot be read: remove it.")
+            if number == self.bug_at:
+                number / 0
             xs = [((number * self.size + i) % 7) / 7 for i in range(self.size)]
             ys = [float("nan") if number == self.nan_at else 3 * x + 1 for x in xs]
-            yield [
+            batch = [
                 {"x": x, "y": y, "file_name": f"images/{number}_{i}.jpg"}
                 for i, (x, y) in enumerate(zip(xs, ys))
             ]
+            yield batch[first : first + self.share]
             number += 1
 
 
-class WorkerDataset(torch.utils.data.IterableDataset):
-    """Fails inside a data-loader worker."""
+class InWorker(torch.utils.data.IterableDataset):
+    """A loader's batches, made in a worker process."""
+
+    def __init__(self, loader):
+        self.loader = loader
 
     def __iter__(self):
-        raise DataError("Image images/broken.jpg cannot be read: remove it.")
-        yield
+        yield from self.loader
 
 
-def worker_loader():
-    return torch.utils.data.DataLoader(WorkerDataset(), num_workers=1, batch_size=None)
+def worker_loader(**options):
+    return torch.utils.data.DataLoader(InWorker(Loader(**options)), num_workers=1, batch_size=None)
 
 
 class ToyEvaluator(DatasetEvaluator):
@@ -80,7 +104,10 @@ class ToyEvaluator(DatasetEvaluator):
         self.errors += [abs(o["y"] - i["y"]) for i, o in zip(inputs, outputs)]
 
     def evaluate(self):
-        error = sum(self.errors) / len(self.errors)
+        errors = list(itertools.chain(*comm.gather(self.errors)))
+        if not comm.is_main_process():
+            return None
+        error = sum(errors) / len(errors)
         if self.output_dir:
             os.makedirs(self.output_dir, exist_ok=True)
             with open(os.path.join(self.output_dir, "toy.txt"), "w") as file:
