@@ -171,7 +171,7 @@ def main():
     for case, parts in TOLERANCES.items():
         for part in parts:
             found = [d for _, d in differences(native[case][part], detectron2[case][part])]
-            print(f"| {case}: {part} | {max(found):.1e} |")
+            print(f"| {case}: {part} | {f'{max(found):.1e}' if max(found) else 'equal'} |")
 
 
 if __name__ == "__main__":

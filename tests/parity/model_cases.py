@@ -20,14 +20,14 @@ from iwin_d2.d2.utils.events import EventStorage
 from iwin_d2.engine.detection import load_config
 
 _CLASSES = 4
-_SIZES = ((96, 128), (110, 90), (64, 64))
+_SIZES = ((160, 224), (110, 90), (64, 64))
 
 
 def _quickstart():
     overrides = [
         f"model.roi_heads.num_classes={_CLASSES}",
-        # On every level there are anchors that lie in the image.
-        "model.proposal_generator.anchor_generator.sizes=[[8],[16],[32],[48],[64]]",
+        # On every level there are anchors that lie in the image, and boxes are of all sizes.
+        "model.proposal_generator.anchor_generator.sizes=[[8],[16],[32],[64],[128]]",
     ]
     return load_config(str(CONFIGS / "quickstart.py"), overrides).model
 
@@ -37,6 +37,8 @@ def _cascade():
     # As many as there are: every anchor and proposal has its part in the losses.
     cfg.proposal_generator.update(batch_size_per_image=5000, positive_fraction=1.0)
     cfg.roi_heads.update(batch_size_per_image=1000, positive_fraction=1.0)
+    for pooler in (cfg.roi_heads.box_pooler, cfg.roi_heads.mask_pooler):
+        pooler.canonical_box_size = 60  # all maps are pooled from
     return cfg
 
 
