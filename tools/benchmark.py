@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measure speed and memory; each table compares alternatives within one run.
 
-tools/benchmark.py backbone|quickstart|frameworks|all
+tools/benchmark.py backbone|quickstart|frameworks|loading|all
 """
 
 import argparse

@@ -83,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
         summary = check(args, findings)
     if summary:
         print("\n".join([args.json, *describe_summary(summary, args.all), ""]))
-    print("\n".join(describe_findings(findings, limit)))
+    print("\n".join(describe_findings(findings, limit, args.json)))
     if args.output:
         with atomic_write(args.output, "w") as file:
             report = {"json": args.json, "images": args.images, "summary": summary}

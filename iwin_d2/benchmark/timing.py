@@ -3,9 +3,16 @@
 import multiprocessing
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
-__all__ = ["peak_memory", "time_in_turn"]
+__all__ = [
+    "in_own_process",
+    "memory_status",
+    "memory_together",
+    "peak_memory",
+    "time_in_turn",
+]
 
 
 def time_in_turn(
@@ -40,33 +47,62 @@ def peak_memory(build: Callable[[], Callable[[], object]]) -> float:
 
     Runs in a process of its own, which nothing else has left memory in. Linux only.
     """
+    return in_own_process(partial(_measure, build))
+
+
+def in_own_process(function: Callable[[], object]) -> object:
+    """Call a picklable function in a new process and return what it returns."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_measure, args=(build, sender))
+    usual = multiprocessing.get_start_method()
+    process = context.Process(target=_send, args=(function, usual, sender))
     process.start()
     sender.close()
     try:
         return receiver.recv()
     except EOFError:
-        raise RuntimeError(f"measuring the memory of {build} failed; see its output") from None
+        raise RuntimeError(f"measuring {function} failed; see its output") from None
     finally:
         process.join()
 
 
-def _measure(build, sender) -> None:
+def _send(function, start_method: str, sender) -> None:
+    # A spawned process would spawn its own, data-loading workers for instance, too.
+    multiprocessing.set_start_method(start_method, force=True)
+    sender.send(function())
+
+
+def _measure(build) -> float:
     run = build()
-    before = _status("VmRSS")
+    before = memory_status("VmRSS")
     with open("/proc/self/clear_refs", "w") as file:
         file.write("5")  # forget the peak so far
     run()
-    sender.send(_status("VmHWM") - before)
+    return memory_status("VmHWM") - before
 
 
-def _status(name: str) -> float:
-    """A line of /proc/self/status in MiB.
+def memory_status(name: str) -> float:
+    """A line of /proc/self/status, such as VmRSS or VmHWM (the peak of it), in MiB.
 
     Not resource.getrusage: its peak is inherited from the parent process.
     """
-    with open("/proc/self/status") as file:
-        line = next(line for line in file if line.startswith(name))
-    return int(line.split()[1]) / 2**10
+    return _kilobytes("/proc/self/status", name) / 2**10
+
+
+def memory_together(parent: int | str, children: Sequence[int]) -> float:
+    """The memory in MiB of a process and its forks, pages that several have counted once.
+
+    Pages of libraries count as the parent's, also those that strangers have, too, which the
+    system's proportional set size would spread over all: what else runs makes no difference.
+    """
+    own = sum(
+        _kilobytes(f"/proc/{process}/smaps_rollup", name)
+        for process in (parent, *children)
+        for name in ("Pss_Anon:", "Pss_Shmem:")
+    )
+    return (own + _kilobytes(f"/proc/{parent}/status", "RssFile")) / 2**10
+
+
+def _kilobytes(path: str, name: str) -> int:
+    with open(path) as file:
+        return int(next(line for line in file if line.startswith(name)).split()[1])

@@ -141,7 +141,7 @@ def _box_findings(record: dict, size: tuple[int, int] | None) -> Iterator[Findin
         yield "box", "error", text
         return
     if not finite:
-        yield "box", "error", f"has the bbox {_short(box)}: all numbers must be finite, and pixels"
+        yield "box", "error", f"has the bbox {_short(box)}: all four must be finite numbers"
     elif width < 0 or height < 0:
         text = f"has the bbox {box} of negative size: COCO boxes are x, y, width, height"
         yield "box", "error", text
@@ -161,7 +161,7 @@ def _position_findings(x, y, width, height, size: tuple[int, int]) -> Iterator[F
         f"has the bbox {[x, y, width, height]} {{}} its image of {size[0]}x{size[1]} pixels: {{}}"
     )
     if x + width > 0 and y + height > 0 and x < size[0] and y < size[1]:
-        hint = "it is cut in training; are these x, y, width, height, and not two corners?"
+        hint = "it is cut in training; check that it is x, y, width, height and not two corners"
         yield "box-outside", "warning", text.format("reaching out of", hint)
     else:
         yield "box-outside", "warning", text.format("outside", "it is left out in training")
@@ -206,7 +206,7 @@ def _extent_findings(polygon: list[float], size: tuple[int, int]) -> Iterator[Fi
         text += ": these are no coordinates of this image"
         yield "polygon-outside", "error", text
     else:
-        yield "polygon-outside", "warning", text + ": what lies outside is not drawn"
+        yield "polygon-outside", "warning", text + ": check that it belongs to this image"
 
 
 def _rle_findings(rle: dict, size: tuple[int, int] | None) -> Iterator[Finding]:

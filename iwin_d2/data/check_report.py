@@ -46,8 +46,11 @@ class Findings:
         return [asdict(problem) for problems in self.kept.values() for problem in problems]
 
 
-def describe_findings(findings: Findings, limit: int | None = 5) -> list[str]:
-    """The lines of a report: of each severity each kind, its count and its first `limit` cases."""
+def describe_findings(findings: Findings, limit: int | None = 5, source: str = "") -> list[str]:
+    """The lines of a report: of each severity each kind, its count and its first `limit` cases.
+
+    The name of the json file, `source`, is left out where it begins a sentence.
+    """
     lines = []
     for severity, title in _SEVERITIES.items():
         if findings.total(severity):
@@ -58,7 +61,7 @@ def describe_findings(findings: Findings, limit: int | None = 5) -> list[str]:
                 continue
             lines.append(f"  {kind} ({meaning}): {count:,}")
             shown = findings.kept[severity, kind][:limit]
-            lines += [f"    {problem.message}" for problem in shown]
+            lines += [f"    {problem.message.removeprefix(f'{source}: ')}" for problem in shown]
             if count > len(shown):
                 lines.append(f"    ... and {count - len(shown):,} more (--all shows them)")
             lines.append("")
@@ -73,7 +76,7 @@ def _verdict(findings: Findings) -> str:
         if count
     )
     if errors:
-        return f"Result: {counts}. Training refuses this data set."
+        return f"Result: {counts}. Training would stop at the errors."
     return f"Result: {counts or 'no problems'}. Training takes this data set."
 
 
@@ -138,7 +141,7 @@ def _object_size(record: dict) -> str:
         area = float(width) * float(height)
     except (KeyError, TypeError, ValueError, OverflowError):
         return "unknown"
-    if not math.isfinite(area):
+    if not 0 <= area < math.inf:
         return "unknown"
     return "small" if area < _SMALL else "medium" if area < _MEDIUM else "large"
 
