@@ -239,7 +239,8 @@ def _results_file(path: Path | None) -> Iterator[_Results]:
 
 def _write_picture(image: np.ndarray, path: Path) -> None:
     with _sentence_if_not_written(path), atomic_write(path) as file:
-        Image.fromarray(image).save(file, format="PNG")
+        # Packed a few percent less tightly than by default, in a third of the time.
+        Image.fromarray(image).save(file, format="PNG", compress_level=3)
 
 
 @contextmanager
