@@ -12,7 +12,7 @@ import socket
 import time
 from multiprocessing.connection import wait
 
-from ..errors import ConfigError, ProcessError
+from ..errors import ConfigError, ProcessError, UserError
 
 __all__ = ["Machines", "RemoteError", "listen"]
 
@@ -167,10 +167,13 @@ class Machines:
                 )
         self.lines = [line for line in self.lines if not line.closed]
 
-    def report(self, sentence: str) -> None:
+    def report(self, error: BaseException) -> None:
         """Tell the others why this machine ends."""
+        text = error.sentence if isinstance(error, UserError) else repr(error)
+        if not isinstance(error, RemoteError):  # which names its machine
+            text = f"On machine {self.rank}: {text}"
         for line in self.lines:
-            line.send(error=sentence)
+            line.send(error=text)
 
     def finish(self) -> None:
         """Tell the others that all is done here; machine 0 waits for them, as they need its store.

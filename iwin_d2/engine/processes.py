@@ -77,7 +77,10 @@ def run_processes(
         children = []
         for local_rank in range(count):
             path = Path(folder, str(local_rank))
-            process = context.Process(target=_run, args=(path, function, local_rank, args))
+            process = context.Process(
+                target=_run,
+                args=(path, multiprocessing.get_start_method(), function, local_rank, args),
+            )
             children.append(_Child(process, first_rank + local_rank, path))
         with _stopping_handed_on(children):
             try:
@@ -87,8 +90,9 @@ def run_processes(
                 _end(children, grace=0)
                 raise
         if error is None:
+            _end(children, grace=_GRACE)  # all have written their results; some may be at their end
             return children[0].outcome().result
-        machines.report(error.sentence if isinstance(error, UserError) else repr(error))
+        machines.report(error)
         _end(children, grace=_GRACE)
         raise _gravest([error, *_errors(children)])
 
@@ -108,8 +112,10 @@ class _ProcessTraceback(Exception):
         return "\n" + self.args[0]
 
 
-def _run(path: Path, function: Callable, local_rank: int, args: tuple) -> None:
+def _run(path: Path, start_method: str, function: Callable, local_rank: int, args: tuple) -> None:
     """What a process does: call the function, and write down how that ended."""
+    # A spawned process would spawn its loading workers too, each with its own copy of the records.
+    multiprocessing.set_start_method(start_method, force=True)
     threading.Thread(target=_end_with_launcher, daemon=True).start()
     signal.signal(_STOP, signal.default_int_handler)  # a training has a handler of its own
     try:
@@ -130,11 +136,19 @@ def _write(path: Path, outcome: _Outcome) -> None:
     try:
         content = pickle.dumps(outcome)
         pickle.loads(content)  # some exceptions can only be pickled
-    except Exception:
-        substitute = RuntimeError(repr(outcome.error or outcome.result))
-        content = pickle.dumps(outcome._replace(result=None, error=outcome.error and substitute))
+    except Exception as error:
+        content = pickle.dumps(outcome._replace(result=None, error=_substitute(outcome, error)))
     with atomic_write(path) as file:
         file.write(content)
+
+
+def _substitute(outcome: _Outcome, reason: Exception) -> Exception:
+    """An error that can be pickled, for an outcome that cannot because of `reason`."""
+    if isinstance(outcome.error, UserError):
+        return UserError(outcome.error.sentence)
+    if outcome.error is not None:
+        return RuntimeError(repr(outcome.error))
+    return RuntimeError(f"The result cannot be taken to the launcher: {reason!r}")
 
 
 class _Child:

@@ -3,7 +3,9 @@
 import contextlib
 import copy
 import json
+import multiprocessing
 import pickle
+import socket
 import traceback
 from pathlib import Path
 
@@ -46,6 +48,7 @@ def communication(_folder):
         "seed": comm.shared_random_seed(),
         "mean": float(comm.reduce_dict({"a": torch.tensor(2.0 + 4 * rank)})["a"]),
         "threads": torch.get_num_threads(),
+        "start_method": multiprocessing.get_start_method(),
     }
 
 
@@ -215,6 +218,8 @@ def cascade(_folder):
 
 
 # --- evaluation
+
+LOOPBACK = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
 
 EVALUATION_SIZES = (5, 1)
 

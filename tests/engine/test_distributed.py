@@ -1,5 +1,6 @@
 """Two processes do what one does with both their batches."""
 
+import multiprocessing
 import os
 
 import distributed_checks as checks
@@ -46,6 +47,12 @@ def test_communication(found):
     assert (first["gather"], second["gather"]) == ([0, 1], [])
     assert first["seed"] == second["seed"]
     assert first["mean"] == 4.0
+
+
+def test_loading_workers_start_as_in_one_process(found):
+    """Spawned ones would take seconds to start, and copy the records."""
+    for result in found("communication"):
+        assert result["start_method"] == multiprocessing.get_start_method()
 
 
 def test_processes_share_the_cores(found):
