@@ -4,7 +4,6 @@ Both begin with the same weights and load the same batches, so that they do the 
 losses are compared to show it.
 """
 
-import importlib.util
 import multiprocessing
 import os
 import statistics
@@ -14,6 +13,7 @@ from collections.abc import Callable
 import torch
 
 from ..d2.config import instantiate
+from ..d2.framework import detectron2_is_installed
 from ..d2.utils.events import EventStorage
 from .quickstart import quickstart_config
 
@@ -108,7 +108,7 @@ def describe_ratios(times: list[float], base: list[float]) -> str:
 
 def benchmark_frameworks(rounds: int = 60) -> list[str]:
     """Compare training iterations, loading of the data included, in one run."""
-    if importlib.util.find_spec("detectron2") is None:
+    if not detectron2_is_installed():
         return ["frameworks: Detectron2 is not installed, nothing to compare native with.", ""]
     batch_size = quickstart_config().dataloader.train.total_batch_size  # makes the data, too
     threads = torch.get_num_threads()

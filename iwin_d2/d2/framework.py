@@ -8,15 +8,21 @@ import os
 
 from ..errors import ConfigError
 
-__all__ = ["FRAMEWORK", "REASON", "USE_DETECTRON2", "describe_framework"]
+__all__ = ["FRAMEWORK", "REASON", "USE_DETECTRON2", "describe_framework", "detectron2_is_installed"]
 
 _VARIABLE = "IWIN_D2_FRAMEWORK"
+
+
+def detectron2_is_installed() -> bool:
+    """Whether `import detectron2` would find the package, not just a folder of that name."""
+    spec = importlib.util.find_spec("detectron2")
+    return spec is not None and spec.origin is not None  # None: such as a clone of its source
 
 
 def _choose() -> tuple[str, str]:
     """Return the framework's name and why it was chosen."""
     wanted = os.environ.get(_VARIABLE, "").strip().lower()
-    installed = importlib.util.find_spec("detectron2") is not None
+    installed = detectron2_is_installed()
     if wanted not in ("", "detectron2", "native"):
         raise ConfigError(
             f"{_VARIABLE}={wanted!r} is not known: set it to 'detectron2' or 'native', or unset it."

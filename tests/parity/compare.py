@@ -3,7 +3,6 @@
 python tests/parity/compare.py prints a table of the largest differences.
 """
 
-import importlib.util
 import math
 import os
 import subprocess
@@ -13,6 +12,8 @@ from pathlib import Path
 
 import torch
 from shared import ROOT, write_dataset
+
+from iwin_d2.d2.framework import detectron2_is_installed
 
 DUMP = Path(__file__).parent / "dump.py"
 FRAMEWORKS = ("native", "detectron2")
@@ -64,11 +65,6 @@ TOLERANCES = {
         "resumed from native": 1e-3,
     },
 }
-
-
-def can_run():
-    """Whether both frameworks are at hand."""
-    return importlib.util.find_spec("detectron2") is not None
 
 
 def run_both(work):
@@ -175,4 +171,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main() if can_run() else REASON)
+    sys.exit(main() if detectron2_is_installed() else REASON)

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from shared import CONFIGS, ROOT, write_dataset
 
+from iwin_d2.d2.framework import detectron2_is_installed
+
 OURS = ROOT / "tools" / "lazyconfig_train_net.py"
 SOURCE = "IWIN_D2_DETECTRON2_SOURCE"
 
@@ -20,10 +22,9 @@ def find_tool():
 
     It is no part of the package: pip puts it beside the package, or it lies in the source.
     """
-    spec = importlib.util.find_spec("detectron2")
-    if spec is None:
+    if not detectron2_is_installed():
         return None, "Detectron2 is not installed here"
-    folders = [Path(spec.origin).parents[1]]
+    folders = [Path(importlib.util.find_spec("detectron2").origin).parents[1]]
     if SOURCE in os.environ:
         folders.insert(0, Path(os.environ[SOURCE]))
     for folder in folders:
@@ -34,7 +35,7 @@ def find_tool():
 
 TOOL, REASON = find_tool()
 needs_detectron2 = pytest.mark.skipif(
-    importlib.util.find_spec("detectron2") is None, reason="Detectron2 is not installed here"
+    not detectron2_is_installed(), reason="Detectron2 is not installed here"
 )
 
 

@@ -6,8 +6,10 @@ import compare
 import pytest
 import torch
 
+from iwin_d2.d2.framework import detectron2_is_installed
+
 _PARTS = [(case, part) for case, parts in compare.TOLERANCES.items() for part in parts]
-needs_both = pytest.mark.skipif(not compare.can_run(), reason=compare.REASON)
+needs_both = pytest.mark.skipif(not detectron2_is_installed(), reason=compare.REASON)
 
 
 @pytest.fixture(scope="module")
@@ -15,7 +17,7 @@ def found(tmp_path_factory):
     return compare.run_both(tmp_path_factory.mktemp("parity"))
 
 
-if compare.can_run():  # without, one line about it is enough
+if detectron2_is_installed():  # without, one line about it is enough
 
     @pytest.mark.parametrize(("case", "part"), _PARTS)
     def test_agrees(found, case, part):
