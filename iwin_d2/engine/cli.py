@@ -11,7 +11,11 @@ from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
-from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue
+from omegaconf.errors import (
+    InterpolationToMissingValueError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
 
 from ..d2 import describe_framework
 from ..d2.utils import comm
@@ -51,16 +55,27 @@ def run_tool(main: Callable) -> int:
 
 @contextmanager
 def name_missing_values() -> Iterator[None]:
-    """Turn errors about config values left at ??? into a ConfigError that says what to add."""
+    """Turn errors about config values that are not there into a ConfigError.
+
+    Of one left at ???, it says what to add to the command line.
+    """
     try:
         yield
     # Native's instantiate makes a ConfigError, Detectron2's leaves omegaconf's error as it is.
     except (ConfigError, MissingMandatoryValue, InterpolationToMissingValueError) as error:
-        found = re.search(r"Missing mandatory value: (\S+)", f"{error} {error.__cause__}")
+        # The cause may also be another process's traceback, with omegaconf's source in it.
+        cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else ""
+        found = re.search(r"Missing mandatory value: (\S+)", f"{error} {cause}")
         if found is None:
             raise
         key = found[1]
         raise ConfigError(f"{key} is not set: add {key}=... to the command line.") from error
+    except OmegaConfBaseException as error:
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(
+            f"The config's value {error.full_key or ''} cannot be read ({reason}): correct it, or "
+            "what it refers to."
+        ) from error
 
 
 def _sentence(error: Exception) -> str | None:
@@ -133,11 +148,14 @@ def pick_device(name: str) -> str:
     """
     try:
         device = torch.device(name)
-    except (RuntimeError, TypeError) as error:
-        raise ConfigError(f"train.device={name} is no device: set it to cuda or cpu.") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        logger.warning("There is no CUDA device here: running on the CPU.")
-        device = torch.device("cpu")
+        if device.type == "cuda" and not torch.cuda.is_available():
+            logger.warning("There is no CUDA device here: running on the CPU.")
+            device = torch.device("cpu")
+        torch.zeros(1, device=device).item()  # raises where there is none of that kind or number
+    except (RuntimeError, TypeError, AssertionError, NotImplementedError) as error:
+        raise ConfigError(
+            f"train.device={name} is no device of this machine: set it to cuda or cpu."
+        ) from error
     if comm.get_world_size() > 1:
         _check_shared_device(device)
     return str(device)

@@ -368,6 +368,17 @@ def test_a_process_that_says_nothing(tmp_path, exitcode, said):
     assert error.sentence.startswith(f"Process 3 {said}")
 
 
+def test_a_missing_value_is_named_once(tmp_path, capsys):
+    said = ConfigError("optimizer.lr is not set: add optimizer.lr=...")
+    trace = 'raise MissingMandatoryValue("Missing mandatory value: $FULL_KEY")'
+
+    def fail():
+        raise child(tmp_path, _Outcome(error=said, trace=trace)).error
+
+    assert run_tool(fail) == 1
+    assert capsys.readouterr().err == "optimizer.lr is not set: add optimizer.lr=...\n"
+
+
 def test_the_gravest_error_is_told():
     lost = lost_connection_error(RuntimeError("Broken pipe"), 0)
     bug, killed, bad = KeyError("a"), ProcessError("killed"), DataError("bad")
