@@ -29,7 +29,7 @@ def write_coco_size_dataset(
 ) -> tuple[Path, Path]:
     """Write annotations of COCO's size and form, and empty files in place of the images.
 
-    Polygons have 4 to 60 points, about 25 on average, with two decimals; one object in ten consists
+    Polygons have 4 to 60 points, about 22 on average, with two decimals; one object in ten consists
     of two polygons, one in eighty is a crowd in RLE. Annotations come in no order of images, and
     one image in a hundred has none.
 

@@ -4,6 +4,7 @@ import functools
 import logging
 import os
 from collections import Counter
+from collections.abc import Iterable, Iterator
 
 from ..d2.data import DatasetCatalog, MetadataCatalog
 from ..errors import DataError
@@ -119,19 +120,23 @@ def _read_checked(
     return data
 
 
-def _raise_on_fatal(problems) -> list[tuple[Problem, int]]:
+def _raise_on_fatal(problems: Iterable[Problem]) -> list[tuple[Problem, int]]:
     """Raise on errors as `raise_on_problems`; return the first warning of each kind, and how many.
 
     Keeps few of the problems: a large data set may have one in every record.
     """
-    fatal, first, counts = [], {}, Counter()
-    for problem in problems:
-        if problem.fatal:
-            fatal.append(problem)
-        elif problem.severity == "warning":
-            first.setdefault(problem.kind, problem)
-            counts[problem.kind] += 1
-    raise_on_problems(fatal)
+    first: dict[str, Problem] = {}
+    counts = Counter()
+
+    def errors() -> Iterator[Problem]:
+        for problem in problems:
+            if problem.severity == "warning":
+                first.setdefault(problem.kind, problem)
+                counts[problem.kind] += 1
+            else:
+                yield problem
+
+    raise_on_problems(errors())
     return [(problem, counts[kind]) for kind, problem in first.items()]
 
 

@@ -67,12 +67,16 @@ class Problem:
 
 def raise_on_problems(problems: Iterable[Problem]) -> None:
     """Raise a DataError with the first error in full and the number of the others."""
-    fatal = [problem for problem in problems if problem.fatal]
-    if not fatal:
+    first, more = None, 0
+    for problem in problems:
+        if problem.fatal and first is None:
+            first = problem
+        elif problem.fatal:
+            more += 1
+    if first is None:
         return
-    more = len(fatal) - 1
     others = (
         f" ({more} more {'problem' if more == 1 else 'problems'} in the same data set: "
         "tools/check_dataset.py JSON IMAGES lists all.)"
     )
-    raise DataError(fatal[0].message + (others if more else ""))
+    raise DataError(first.message + (others if more else ""))
