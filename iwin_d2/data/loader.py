@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from ..d2.data import DatasetFromList
 from ..d2.utils import comm
 from ..errors import ConfigError, DataError
+from .memory import release_memory
 
 __all__ = ["BatchPlan", "TrainLoader", "build_train_loader"]
 
@@ -58,8 +59,9 @@ def build_train_loader(
         prefetch_factor: batches that each worker loads ahead; None for torch's default.
 
     Raises:
-        DataError: the data set is empty, or has no sizes to group by.
-        ConfigError: the batch cannot be divided by the processes.
+        DataError: the data set is empty, has no sizes to group by, or has records that the mapper
+            can tell to be bad without reading images.
+        ConfigError: the batch cannot be divided by the processes; settings that make no sense.
     """
     if not len(dataset):
         raise DataError("The training set is empty: there is no image to train on.")
@@ -69,6 +71,17 @@ def build_train_loader(
             f"dataloader.train.total_batch_size={total_batch_size} cannot be shared equally by "
             f"{comm.get_world_size()} processes: set it to a multiple of that."
         )
+    if max_bad_images < 0:
+        raise ConfigError(
+            f"dataloader.train.max_bad_images={max_bad_images} makes no sense: set it to 0 or more."
+        )
+    if prefetch_factor is not None and not num_workers:
+        raise ConfigError(
+            f"dataloader.train.prefetch_factor={prefetch_factor} is for workers, and there are "
+            "none: set it to None, or num_workers to 1 or more."
+        )
+    if not max_bad_images and hasattr(mapper, "check_records"):
+        mapper.check_records(dataset)
     groups = _orientations(dataset) if aspect_ratio_grouping else None
     seed = int(comm.shared_random_seed() if seed is None else seed)
     return TrainLoader(
@@ -131,6 +144,7 @@ class TrainLoader:
 
     def __iter__(self) -> Iterator[list[dict]]:
         self._records.seed = self._plan.seed
+        release_memory()  # of the loading of the data set, before workers begin as copies
         share = _Share(self._plan, self._first)
         yield from DataLoader(
             self._records,

@@ -3,8 +3,8 @@
 from iwin_d2.d2.config import LazyCall as L
 from iwin_d2.d2.data import build_detection_test_loader, get_detection_dataset_dicts
 from iwin_d2.d2.data import transforms as T
-from iwin_d2.d2.evaluation import COCOEvaluator
 from iwin_d2.data.augmentations import RandomChoice
+from iwin_d2.data.coco_evaluator import CompletingCOCOEvaluator
 from iwin_d2.data.loader import build_train_loader
 from iwin_d2.data.mapper import DetectionMapper
 
@@ -63,5 +63,5 @@ dataloader = {
         ),
         num_workers="${..test.num_workers}",
     ),
-    "evaluator": L(COCOEvaluator)(dataset_name="${..test.dataset.names}"),
+    "evaluator": L(CompletingCOCOEvaluator)(dataset_name="${..test.dataset.names}"),
 }
