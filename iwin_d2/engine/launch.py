@@ -38,11 +38,21 @@ def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--dist-timeout",
-        type=float,
+        type=_seconds,
         default=1800,
         metavar="SECONDS",
         help="how long machines and processes wait for each other (default: %(default)s)",
     )
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0
+    if not 0 < value < 1e8:  # nan neither; and timedelta has an end
+        raise argparse.ArgumentTypeError(f"{text} is no number of seconds above 0")
+    return value
 
 
 def launch(

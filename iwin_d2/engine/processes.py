@@ -86,14 +86,14 @@ def run_processes(
             try:
                 _start(children)
                 error = _watch(children, machines)
+                if error is not None:
+                    machines.report(error)
+                _end(children, grace=_GRACE)
             except BaseException:
                 _end(children, grace=0)
                 raise
         if error is None:
-            _end(children, grace=_GRACE)  # all have written their results; some may be at their end
             return children[0].outcome().result
-        machines.report(error)
-        _end(children, grace=_GRACE)
         raise _gravest([error, *_errors(children)])
 
 

@@ -99,7 +99,8 @@ def test_flags(capsys):
     add_launch_arguments(parser)
     args = parser.parse_args([])
     assert (args.dist_url, args.dist_backend, args.dist_timeout) == ("auto", None, 1800)
-    for wrong in (["--dist-backend", "mpi"], ["--dist-timeout", "soon"]):
+    flag = "--dist-timeout"
+    for wrong in (["--dist-backend", "mpi"], [flag, "soon"], [flag, "0"], [flag, "nan"]):
         with pytest.raises(SystemExit) as stopped:
             parser.parse_args(wrong)
         assert stopped.value.code == 2
@@ -152,6 +153,7 @@ def test_devices_of_several_processes(monkeypatch):
     monkeypatch.setattr(comm, "get_local_rank", lambda: 1)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch, "zeros", lambda *size, device: torch.ones(1))  # as if on the GPU
     monkeypatch.setattr(dist, "get_backend", lambda: "nccl")
     assert pick_device("cuda") == "cuda"
     with pytest.raises(ConfigError, match=r"train\.device=cpu, .* --dist-backend gloo"):
