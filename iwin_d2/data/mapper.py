@@ -1,6 +1,5 @@
 """The detection data mapper, with errors that name the image file and the record."""
 
-import logging
 from collections.abc import Iterable
 
 from PIL import Image
@@ -10,8 +9,6 @@ from ..errors import DataError, UserError
 from .image_check import deep_image_problem, diagnose_image
 
 __all__ = ["DetectionMapper"]
-
-logger = logging.getLogger(__name__)
 
 
 class DetectionMapper(DatasetMapper):
@@ -25,8 +22,8 @@ class DetectionMapper(DatasetMapper):
 
         Raises:
             DataError: the image is missing, damaged, not an image, of more than 8 bits a channel
-                or of another size than the json says, or its masks do not have the format that
-                `instance_mask_format` names.
+                or of another size than the json says, its masks do not have the format that
+                `instance_mask_format` names, or an augmentation fails.
         """
         problem = self._mask_problem(dataset_dict) or self._depth_problem(dataset_dict)
         if problem:
@@ -37,10 +34,16 @@ class DetectionMapper(DatasetMapper):
             raise
         except Exception as error:
             name = dataset_dict["file_name"]
-            problem = diagnose_image(name, dataset_dict.get("width"), dataset_dict.get("height"))
-            if problem is None:
-                logger.error("preparing the record of image %s failed", name)
-                raise
+            width, height = dataset_dict.get("width"), dataset_dict.get("height")
+            problem = diagnose_image(name, width, height)
+            if problem is None:  # augmentations can be anybody's, and fail in any way
+                reason = " ".join([f"{type(error).__name__}:", *str(error).split()]).rstrip(".:")
+                size = f", {width} x {height} pixels" if width and height else ""
+                problem = (
+                    f"{name} cannot be prepared for the model ({reason}{size}): check the image, "
+                    f"its objects, and dataloader.{'train' if self.is_train else 'test'}.mapper "
+                    "with its augmentations (IWIN_D2_TRACEBACK=1 shows where)"
+                )
             raise DataError(f"image id {dataset_dict.get('image_id')}: {problem}.") from error
 
     def check_records(self, records: Iterable[dict]) -> None:

@@ -65,16 +65,17 @@ def name_missing_values() -> Iterator[None]:
     except (ConfigError, MissingMandatoryValue, InterpolationToMissingValueError) as error:
         # The cause may also be another process's traceback, with omegaconf's source in it.
         cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else ""
-        found = re.search(r"Missing mandatory value: (\S+)", f"{error} {cause}")
+        found = re.search(r"Missing mandatory value: ([^\s():,]+)", f"{error} {cause}")
         if found is None:
             raise
         key = found[1]
         raise ConfigError(f"{key} is not set: add {key}=... to the command line.") from error
     except OmegaConfBaseException as error:
         reason = str(error).partition("\n")[0]
+        found = re.search(r"full_key: (\S+)", str(error))
+        key = f"The config's {found[1]}" if found else "A value of the config"
         raise ConfigError(
-            f"The config's value {error.full_key or ''} cannot be read ({reason}): correct it, or "
-            "what it refers to."
+            f"{key} cannot be read ({reason}): correct it, or what it refers to."
         ) from error
 
 
@@ -132,9 +133,10 @@ def make_output_dir(path: str, setting: str = "train.output_dir") -> None:
         os.listdir(path)
         with tempfile.TemporaryFile(dir=path):
             pass
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        reason = getattr(error, "strerror", None) or error
         raise ConfigError(
-            f"The output folder {path} cannot be used ({error.strerror or error}): "
+            f"The output folder {path!r} cannot be used ({reason}): "
             f"set {setting} to a folder that you may read and write."
         ) from error
 

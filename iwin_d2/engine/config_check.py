@@ -39,12 +39,15 @@ _KNOWN = {
     "train.checkpointer": ("period", "max_to_keep"),
 }
 _ALWAYS = ("model", "dataloader", "train", "train.output_dir", "train.device")
+# Of these, those that are mappings or calls.
+_PARTS = ("model", "dataloader", "train", "dataloader.train", "optimizer", "lr_multiplier")
 _TRAINING = (
     "dataloader.train",
     "optimizer",
     "lr_multiplier",
     "train.max_iter",
     "train.checkpointer",
+    "train.checkpointer.period",
     "train.eval_period",
     "train.log_period",
 )
@@ -79,6 +82,23 @@ def check_config_keys(cfg: DictConfig, config_file: str, training: bool = True) 
                 f"{config_file} has no {path}: a config for this tool has model, dataloader, "
                 "optimizer, lr_multiplier and train (see configs/common/train.py)."
             )
+    _check_loaders(cfg)
+
+
+def _check_loaders(cfg: DictConfig) -> None:
+    """Check the counts that all loaders take, for some complain of them only when they are used."""
+    for part, loader in cfg.dataloader.items_ex(resolve=False):
+        if not isinstance(loader, DictConfig) or loader._is_none():
+            continue
+        for key, low in (("num_workers", 0), ("total_batch_size", 1), ("batch_size", 1)):
+            if key not in loader or OmegaConf.is_interpolation(loader, key):
+                continue
+            count = loader[key]
+            if type(count) is not int or count < low:
+                raise ConfigError(
+                    f"dataloader.{part}.{key}={count} makes no sense: set it to a whole number, "
+                    f"{low} or more."
+                )
 
 
 def _has(cfg: DictConfig, path: str) -> bool:
@@ -86,4 +106,9 @@ def _has(cfg: DictConfig, path: str) -> bool:
     section = OmegaConf.select(cfg, ".".join(parents)) if parents else cfg
     if not isinstance(section, DictConfig):
         return False
-    return key in section or OmegaConf.is_missing(section, key)  # ??? is reported elsewhere
+    if OmegaConf.is_missing(section, key):  # ??? is reported elsewhere
+        return True
+    if key not in section:
+        return False
+    value = section[key]  # get() would not say which reference fails
+    return value is not None and (path not in _PARTS or isinstance(value, DictConfig))

@@ -2,29 +2,29 @@
 
 import argparse
 import functools
-import inspect
 import logging
 import math
 import os
-from pydoc import locate
 
 import torch
 from omegaconf import DictConfig
 from torch import nn
 
 from ..checkpoint import Checkpointer
-from ..config_overrides import apply_overrides
-from ..d2.config import LazyConfig, instantiate
+from ..config_overrides import apply_overrides, parameter_names
 from ..d2.engine import create_ddp_model, default_setup, default_writers, hooks
 from ..d2.evaluation import flatten_results_dict, inference_on_dataset, print_csv_format
 from ..d2.utils import comm
 from ..errors import CheckpointError, ConfigError
 from ..modeling.sync_batch_norm import convert_sync_batch_norm
+from .build import build
 from .class_names import training_classes
 from .cli import make_output_dir, name_missing_values, pick_device, start_logs
 from .config_check import check_config_keys
+from .config_file import read_config
 from .hooks import BestWeights, ModelEMA, PeriodicCheckpointer, tidy_metrics
 from .memory import explain_out_of_memory
+from .model_check import check_num_classes, explain_misfit
 from .reproducible import use_deterministic_algorithms
 from .settings import TrainSettings
 from .trainer import DetectionTrainer
@@ -39,14 +39,13 @@ def load_config(config_file: str, overrides: list[str]):
     """Load a lazy config and apply overrides such as "train.max_iter=100".
 
     Raises:
-        ConfigError: if there is no such file, or an override that cannot be applied.
+        ConfigError: if the file cannot be read, or an override cannot be applied.
     """
-    if not config_file:
-        raise ConfigError("No config: give --config-file FILE.")
+    cfg = read_config(config_file)
     flags = [text for text in overrides if text.startswith("-")]
     if flags:
         raise ConfigError(f"{flags[0]} stands among the overrides: put flags before them.")
-    return apply_overrides(LazyConfig.load(config_file), overrides)
+    return apply_overrides(cfg, overrides)
 
 
 @name_missing_values()
@@ -64,6 +63,7 @@ def run_detection(args: argparse.Namespace) -> dict:
     """
     cfg = load_config(args.config_file, args.opts)
     check_config_keys(cfg, args.config_file, training=not args.eval_only)
+    TrainSettings.read(cfg.train)
     make_output_dir(cfg.train.output_dir)
     start_logs(cfg.train.output_dir, comm.get_rank())
     default_setup(cfg, args)
@@ -73,7 +73,7 @@ def run_detection(args: argparse.Namespace) -> dict:
 
 def evaluate_only(cfg, resume: bool = False) -> dict:
     """Evaluate train.init_checkpoint or, with `resume`, the output folder's last checkpoint."""
-    model = instantiate(cfg.model).to(cfg.train.device)
+    model = build(cfg, "model").to(cfg.train.device)
     checkpointer = Checkpointer(model, cfg.train.output_dir)
     resume = resume and checkpointer.has_checkpoint()
     if not resume and not cfg.train.init_checkpoint:
@@ -91,22 +91,28 @@ def do_test(cfg, model: nn.Module) -> dict:
     An evaluator that takes `output_dir` and is not given one writes into `inference` in the run's
     output folder.
     """
-    if "evaluator" not in cfg.dataloader:
+    if not _evaluates(cfg):
         return {}
-    evaluator = instantiate(_evaluator_config(cfg))
-    with explain_out_of_memory(model):
-        results = inference_on_dataset(model, instantiate(cfg.dataloader.test), evaluator)
+    evaluator, loader = _build_evaluation(cfg)
+    check_num_classes(model, cfg, "test")
+    with explain_out_of_memory(model), explain_misfit(model):
+        results = inference_on_dataset(model, loader, evaluator)
     print_csv_format(results)
     return results
 
 
-def _evaluator_config(cfg):
+def _evaluates(cfg) -> bool:
+    return cfg.dataloader.get("evaluator") is not None
+
+
+def _build_evaluation(cfg):
+    """The evaluator and the loader of its data set, which is checked when it is loaded."""
     config = cfg.dataloader.evaluator
-    target = config.get("_target_") if isinstance(config, DictConfig) else None
-    target = locate(target) if isinstance(target, str) else target
-    if target and "output_dir" in inspect.signature(target).parameters:
+    if isinstance(config, DictConfig) and "output_dir" in parameter_names(config.get("_target_")):
         config.setdefault("output_dir", os.path.join(cfg.train.output_dir, "inference"))
-    return config
+    # The loader first: evaluators say less of a data set that cannot be read.
+    loader = build(cfg, "dataloader.test")
+    return build(cfg, "dataloader.evaluator"), loader
 
 
 def do_train(cfg, resume: bool = False) -> dict:
@@ -120,10 +126,12 @@ def do_train(cfg, resume: bool = False) -> dict:
     if settings.val_loss_period:
         check_val_loss(cfg)
     use_deterministic_algorithms(settings.deterministic)
-    model = instantiate(cfg.model).to(cfg.train.device)
+    model = build(cfg, "model").to(cfg.train.device)
     logger.info("Model:\n%s", model)
     optimizer = _build_optimizer(cfg, model)
-    train_loader = instantiate(cfg.dataloader.train)
+    train_loader = build(cfg, "dataloader.train")
+    check_num_classes(model, cfg, "train")
+    _try_evaluation(cfg, settings)
     _scale_learning_rate(optimizer, train_loader, settings)
     trainer = DetectionTrainer(
         _distribute(cfg, model),
@@ -139,7 +147,7 @@ def do_train(cfg, resume: bool = False) -> dict:
     ema = ModelEMA(model, settings.ema_decay, checkpointer) if settings.ema_decay else None
     evaluation = _Evaluation(cfg, settings, trainer, checkpointer, ema)
     main = comm.is_main_process()
-    scheduler = hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier))
+    scheduler = hooks.LRScheduler(scheduler=build(cfg, "lr_multiplier"))
     trainer.register_hooks([hooks.IterationTimer(), scheduler, ema])
     if main:
         trainer.register_hooks([PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer)])
@@ -155,6 +163,17 @@ def do_train(cfg, resume: bool = False) -> dict:
     with explain_out_of_memory(trainer.model):
         trainer.train(start, cfg.train.max_iter)
     return evaluation.results
+
+
+def _try_evaluation(cfg, settings: TrainSettings) -> None:
+    """Build once what will evaluate, so that its faults show now and not after hours of training.
+
+    The model's own are found where it is evaluated.
+    """
+    if _evaluates(cfg):
+        _build_evaluation(cfg)
+    if settings.val_loss_period:
+        build(cfg, "dataloader.val_loss")
 
 
 class _Evaluation:
@@ -205,9 +224,14 @@ class _Evaluation:
 
 
 def _build_optimizer(cfg, model: nn.Module) -> torch.optim.Optimizer:
+    if not isinstance(cfg.optimizer.get("params"), DictConfig):
+        raise ConfigError(
+            "optimizer.params is no call: a config for this tool has one there that takes the "
+            "model, such as params=L(get_param_groups)(weight_decay=0.05)."
+        )
     cfg.optimizer.params.model = model
     try:
-        return instantiate(cfg.optimizer)
+        return build(cfg, "optimizer")
     finally:
         cfg.optimizer.params.pop("model")  # a config is for settings, and can be saved
 

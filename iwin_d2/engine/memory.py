@@ -9,7 +9,7 @@ from torch import nn
 
 from ..errors import TrainingError
 
-__all__ = ["explain_out_of_memory"]
+__all__ = ["explain_out_of_memory", "is_out_of_memory"]
 
 # What torch says of an allocation that fails on the CPU: a RuntimeError without a class of its own.
 _CPU_MESSAGES = ("can't allocate memory", "not enough memory")
@@ -26,10 +26,8 @@ def explain_out_of_memory(model: nn.Module) -> Iterator[None]:
     hook = model.register_forward_pre_hook(note)
     try:
         yield
-    except RuntimeError as error:  # torch.OutOfMemoryError is one
-        text = str(error)
-        on_device = isinstance(error, torch.OutOfMemoryError)
-        if not on_device and not any(message in text for message in _CPU_MESSAGES):
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
             raise
         advice = (
             "lower dataloader.train.total_batch_size (train.accumulation_steps makes up for it), "
@@ -38,12 +36,19 @@ def explain_out_of_memory(model: nn.Module) -> Iterator[None]:
             if last["training"]
             else "lower the batch size of dataloader.test, or make its images smaller"
         )
-        first_line = text.strip().splitlines()[0]
+        first_line = str(error).strip().splitlines()[0]
         raise TrainingError(
             f"Out of memory with input images of {last['sizes']} ({first_line}): {advice}."
         ) from error
     finally:
         hook.remove()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of torch means that memory has run out."""
+    if isinstance(error, torch.OutOfMemoryError):  # a RuntimeError, too
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _CPU_MESSAGES)
 
 
 def _sizes(batch: Any) -> str:

@@ -53,12 +53,13 @@ class TrainSettings:
 
     @classmethod
     def read(cls, train: DictConfig) -> "TrainSettings":
-        """Read a config's `train` section.
+        """Read a config's `train` section; check also what Detectron2's own settings say.
 
         Raises:
             ConfigError: for a value that makes no sense.
         """
         section = _Section(train)
+        _check_common(section)
         ema = section.flag("ema.enabled")
         return cls(
             amp=section.flag("amp.enabled"),
@@ -74,6 +75,23 @@ class TrainSettings:
         )
 
 
+def _check_common(section: "_Section") -> None:
+    """Check the settings that Detectron2's configs have, too; they are read where they are used."""
+    section.count("max_iter", None, low=1)
+    section.count("log_period", None, low=1)
+    section.count("eval_period", None)
+    section.count("checkpointer.period", None, low=1)
+    section.count("checkpointer.max_to_keep", None, low=1)
+    section.count("seed", None)
+    section.text("output_dir")
+    for path, wanted in (("seed", "a whole number"), ("output_dir", "a folder")):
+        section.filled(path, wanted)
+    section.text("init_checkpoint")
+    section.flag("ddp.broadcast_buffers")
+    section.flag("ddp.find_unused_parameters")
+    section.flag("ddp.fp16_compression")
+
+
 class _Section:
     """Reads values by their dotted paths; a ConfigError says which one is wrong."""
 
@@ -82,9 +100,14 @@ class _Section:
 
     def _get(self, path: str) -> Any:
         value: Any = self._config
-        for key in path.split("."):
-            if not isinstance(value, DictConfig):
+        keys = path.split(".")
+        for depth, key in enumerate(keys):
+            if value is None:
                 return None
+            if not isinstance(value, DictConfig):
+                section = ".".join(keys[:depth])
+                wanted = f"a mapping with the key {key}, or set train.{section}.{key} alone"
+                raise self._wrong(section, value, wanted)
             # Indexing, unlike get(), complains of values left at ???; for `in` those are not there.
             there = key in value or OmegaConf.is_missing(value, key)
             value = value[key] if there else None
@@ -99,13 +122,19 @@ class _Section:
             raise self._wrong(path, value, "True or False")
         return bool(value)
 
-    def count(self, path: str, default: int | None, low: int) -> int | None:
+    def count(self, path: str, default: int | None, low: int | None = None) -> int | None:
         value = self._get(path)
         if value is None:
             return default
-        if type(value) is not int or value < low:
-            raise self._wrong(path, value, f"a whole number, {low} or more")
+        if type(value) is not int or (low is not None and value < low):
+            bound = "" if low is None else f", {low} or more"
+            raise self._wrong(path, value, f"a whole number{bound}")
         return value
+
+    def filled(self, path: str, wanted: str) -> None:
+        """Refuse None and "" for what may be left out."""
+        if path in self._config and self._get(path) in (None, ""):
+            raise self._wrong(path, repr(self._get(path)), wanted)
 
     def number(self, path: str, low: float, high: float = math.inf) -> float | None:
         value = self._get(path)

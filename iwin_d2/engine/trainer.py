@@ -15,6 +15,7 @@ from ..d2.utils import comm
 from ..d2.utils.events import EventStorage
 from ..errors import DataError, TrainingError, UserError
 from .interrupt import StopRequest
+from .model_check import explain_misfit
 from .reproducible import seed_everything
 
 __all__ = ["DetectionTrainer"]
@@ -155,7 +156,11 @@ class DetectionTrainer(TrainerBase):
         # Processes exchange gradients once a step.
         waits = not last and hasattr(self.model, "no_sync")
         with self.model.no_sync() if waits else nullcontext():
-            with torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=self.amp):
+            first = self.iter == self.start_iter
+            with (
+                explain_misfit(self.model) if first else nullcontext(),
+                torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=self.amp),
+            ):
                 losses = self.model(batch)
             if isinstance(losses, torch.Tensor):
                 losses = {"loss": losses}
@@ -208,6 +213,8 @@ class DetectionTrainer(TrainerBase):
             self.iter -= 1  # the last step done
             saved = f"; the state before it is saved in {self.save_checkpoint()}"
             self.iter += 1
+        if losses is not None:
+            comm.synchronize()  # the first to end would have the others ended, who may be saving
         return TrainingError(
             f"The training has diverged at iteration {self.iter}: {reason}; learning rate "
             f"{', '.join(f'{rate:.6g}' for rate in rates)}; images {', '.join(images)}: lower "
@@ -219,6 +226,7 @@ class DetectionTrainer(TrainerBase):
         saved = ""
         if self.save_checkpoint and comm.is_main_process():
             saved = f": {self.save_checkpoint()} is saved, --resume goes on from it"
+        comm.synchronize()  # as where it has diverged
         return TrainingError(f"Stopped on request after iteration {self.iter}{saved}.")
 
     def _update(self) -> None:

@@ -60,7 +60,7 @@ def validation_losses(model: nn.Module, cfg, seed: int = 0) -> dict[str, float]:
 
 def check_val_loss(cfg) -> None:
     """Raise ConfigError if there is no cfg.dataloader.val_loss."""
-    if "val_loss" not in cfg.dataloader:
+    if cfg.dataloader.get("val_loss") is None:
         raise ConfigError(
             "train.val_loss_period is set, but the config has no dataloader.val_loss: add a loader "
             "with annotations, as configs/common/data/coco_instance.py has, or set it to 0."

@@ -180,10 +180,12 @@ def test_masks_of_all_records_can_be_checked_before_any_image_is_read(image):
     mapper(is_train=False).check_records([bare, rle])
 
 
-def test_other_errors_pass_through(image):
+def test_other_errors_name_the_image_and_keep_their_cause(image):
     class Broken(T.Augmentation):
         def get_transform(self, image):
             raise ZeroDivisionError
 
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(DataError, match=r"cannot be prepared .*ZeroDivisionError") as caught:
         mapper([Broken()])(record(image))
+    assert str(image) in str(caught.value)
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)

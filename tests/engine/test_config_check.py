@@ -60,6 +60,25 @@ def test_missing_parts_are_named(path):
         check_config_keys(cfg, "c.py")
 
 
+@pytest.mark.parametrize("path", ["model", "optimizer", "dataloader.train", "train.max_iter"])
+def test_parts_that_are_none_are_missing(path):
+    cfg = config()
+    OmegaConf.update(cfg, path, None, merge=False)
+    with pytest.raises(ConfigError, match=rf"c\.py has no {path}"):
+        check_config_keys(cfg, "c.py")
+
+
+@pytest.mark.parametrize("value", [-1, 1.5, "x", None, True])
+def test_counts_of_loaders_are_whole_numbers(value):
+    cfg = config()
+    cfg.dataloader.test = {"num_workers": value}
+    with pytest.raises(ConfigError, match=rf"dataloader\.test\.num_workers={value} makes no sense"):
+        check_config_keys(cfg, "c.py")
+    cfg.dataloader.test = {"num_workers": "${..count}"}
+    cfg.dataloader.count = value
+    check_config_keys(cfg, "c.py")
+
+
 def test_evaluation_needs_no_training_parts():
     cfg = config()
     del cfg["optimizer"], cfg["lr_multiplier"], cfg["dataloader"]["train"]

@@ -42,7 +42,9 @@ def _instantiate_item(cfg: Any, key: Any, path: str) -> Any:
         raise ConfigError(f"config, at {path}: this has no value yet (???): set it.") from error
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0]
-        raise ConfigError(f"config, at {path}: this cannot be resolved: {reason}") from error
+        raise ConfigError(
+            f"config, at {path}: this cannot be resolved: {reason}: correct it."
+        ) from error
     return _instantiate(value, path)
 
 

@@ -34,11 +34,11 @@ def execute(path: str | Path) -> dict[str, Any]:
         code = compile(path.read_bytes(), str(path), "exec")
     except OSError as error:
         raise ConfigError(f"config file {path} cannot be read: {error.strerror}.") from error
-    except SyntaxError as error:
-        where = f"config file {path}, line {error.lineno}"
-        raise ConfigError(f"{where}: {error.msg}: {(error.text or '').strip()}") from error
-    except ValueError as error:  # null bytes, in older versions of Python
-        raise ConfigError(f"config file {path} is not Python: {error}.") from error
+    except (SyntaxError, ValueError) as error:  # ValueError: null bytes, in older Pythons
+        place = f", line {error.lineno}" if getattr(error, "lineno", None) else ""
+        reason = getattr(error, "msg", error)
+        text = f": {error.text.strip()}" if getattr(error, "text", None) else ""
+        raise ConfigError(f"config file {path}{place}: {reason}{text}") from error
     try:
         exec(code, module.__dict__)
     except (OmegaConfBaseException, NameError) as error:
