@@ -2,9 +2,7 @@
 
 import logging
 import os
-import pickle
 import re
-import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,34 +12,22 @@ import torch
 from torch import nn
 
 from ..d2.checkpoint import DetectionCheckpointer
+from ..d2.framework import USE_DETECTRON2
 from ..errors import CheckpointError
 from ..files import atomic_write
+from .reading import UnreadableCheckpointError, first_line, read_checkpoint
 
 __all__ = ["Checkpointer"]
 
 logger = logging.getLogger(__name__)
 
-# What torch.load raises for files that are cut off, damaged or something else altogether.
-_UNREADABLE = (
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-    RuntimeError,
-    EOFError,
-    OSError,
-    ValueError,
-    KeyError,
-    AttributeError,
-    IndexError,
-    TypeError,
-)
-
-
 # Names of checkpoints made on the way, by the last iteration they hold.
 _NUMBERED = re.compile(r"model_(\d{7,})\.pth")
 
 
-class UnreadableCheckpointError(CheckpointError):
-    """A checkpoint file that is missing, cut off or damaged."""
+# What loading raises where a file does not fit, or cannot be fetched.
+_MISFITS = (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError)
+_MISFITS += (AssertionError,)
 
 
 class Checkpointer(DetectionCheckpointer):
@@ -57,6 +43,7 @@ class Checkpointer(DetectionCheckpointer):
     metadata: dict[str, Any] | None = None
 
     _read: tuple[str, dict[str, Any]] = ("", {})  # a file that is read but not loaded yet
+    _fill = False
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Save model, checkpointables and kwargs as `<save_dir>/<name>.pth`, whole or not at all.
@@ -102,7 +89,7 @@ class Checkpointer(DetectionCheckpointer):
             if self.has_checkpoint():
                 before = f" ({self.get_checkpoint_file()} is the last whole one)"
             raise CheckpointError(
-                f"The checkpoint {path} could not be written ({_first_line(error)}): free some "
+                f"The checkpoint {path} could not be written ({first_line(error)}): free some "
                 "space or set train.output_dir to another folder, then go on with "
                 f"--resume{before}."
             ) from error
@@ -147,55 +134,86 @@ class Checkpointer(DetectionCheckpointer):
         earlier = [path for number, path in sorted(numbered.items(), reverse=True) if number < last]
         return [str(path) for path in [*since, folder / named, *earlier]]
 
-    def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
+    def resume_or_load(
+        self, path: str, *, resume: bool = True, fill: bool = False
+    ) -> dict[str, Any]:
         """Resume from the last checkpoint of save_dir that can be read, else load `path`'s weights.
+
+        Args:
+            path: as `load`.
+            resume: whether to look into save_dir; what is resumed must fill the model and all
+                checkpointables.
+            fill: as `load`, for `path`.
 
         Returns:
             As `load`.
 
         Raises:
-            CheckpointError: as `load`; with `resume`, if there are checkpoints but none is whole.
+            CheckpointError: as `load`; with `resume`, if there are checkpoints but none is whole,
+                or if the one to resume is not of such a training.
         """
         candidates = self._candidates() if resume else []
         if not candidates:
-            return self.load(path, checkpointables=[])
+            return self.load(path, checkpointables=[], fill=fill)
         for candidate in candidates:
             try:
                 # Before `load`: Detectron2's cannot be called again once it has failed.
                 self._read = (candidate, self._load_file(candidate))
+                self._check_resumable(*self._read)
             except UnreadableCheckpointError as error:
                 logger.error("%s Trying the checkpoint before it.", error.sentence)
             else:
-                return self.load(candidate)
+                return self.load(candidate, fill=True)
         raise CheckpointError(
             f"None of the checkpoints in {self.save_dir} can be read "
             f"({_some(map(os.path.basename, candidates))}): leave out --resume to start anew, or "
             "give weights by train.init_checkpoint."
         )
 
-    def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
+    def _check_resumable(self, path: str, content: dict[str, Any]) -> None:
+        lacking = [name for name in self.checkpointables if name not in content]
+        if lacking:
+            raise CheckpointError(
+                f"{path} holds weights alone, no {' and '.join(lacking)}: it cannot be resumed; "
+                f"start from it with train.init_checkpoint={path} and without --resume."
+            )
+
+    def load(
+        self, path: str, checkpointables: list[str] | None = None, *, fill: bool = False
+    ) -> dict[str, Any]:
         """Load a checkpoint; see `DetectionCheckpointer.load`.
 
         Args:
             path: file or address; empty to load nothing.
             checkpointables: names of what to load beside the model; None for all.
+            fill: whether to refuse weights that leave a part of the model as it was.
 
         Returns:
             What the file holds beside model and checkpointables.
 
         Raises:
-            CheckpointError: if the file is missing, damaged or no checkpoint, or if nothing in it
-                fits the model.
+            CheckpointError: if the file is missing, damaged or no checkpoint, if nothing in it
+                fits the model, or, with `fill`, not everything.
         """
-        if path and "://" not in path and not os.path.isfile(path):
-            raise CheckpointError(f"There is no checkpoint {path}: correct the path.")
-        self._path = path
+        remote = "://" in path if path else False
+        if path and not remote and not os.path.isfile(path):
+            folder = " (it is a folder)" if os.path.isdir(path) else ""
+            raise CheckpointError(f"There is no checkpoint {path}{folder}: correct the path.")
+        self._path, self._fill = path, fill
         try:
             return super().load(path, checkpointables)
-        except (ValueError, KeyError) as error:
+        except _MISFITS as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            if remote and isinstance(error, (OSError, AssertionError)):
+                raise CheckpointError(
+                    f"{path} cannot be fetched ({first_line(error)}): check address and network, "
+                    "or give a file."
+                ) from error
             # From an optimizer or trainer that is not the one the file was saved with.
+            reason = f"it lacks {error}" if isinstance(error, KeyError) else first_line(error)
             raise CheckpointError(
-                f"{path} does not fit this training ({error}): resume with the config it was "
+                f"{path} does not fit this training ({reason}): resume with the config it was "
                 "saved with, or start anew from its weights with train.init_checkpoint."
             ) from error
 
@@ -205,19 +223,12 @@ class Checkpointer(DetectionCheckpointer):
             return read[1]
         if not os.path.isfile(filename):
             raise UnreadableCheckpointError(f"There is no checkpoint {filename}.")
-        try:
-            if filename.endswith(".pkl"):  # Detectron2's model zoo
-                checkpoint = super()._load_file(filename)
-            else:
-                _check_sums(filename)
-                checkpoint = torch.load(filename, map_location="cpu", weights_only=True)
-        except _UNREADABLE as error:
-            raise UnreadableCheckpointError(
-                f"{filename} cannot be read as a checkpoint ({_first_line(error)}): the file is "
-                "cut off, damaged, or something else; fetch or save it anew."
-            ) from error
+        checkpoint = read_checkpoint(filename)
         if isinstance(checkpoint, dict) and "model" not in checkpoint:
-            checkpoint = {"model": checkpoint}
+            if filename.endswith(".pkl") and USE_DETECTRON2:
+                checkpoint = super()._load_file(filename)  # knows Caffe2's names
+            else:
+                checkpoint = {"model": checkpoint}
         model = checkpoint.get("model") if isinstance(checkpoint, dict) else None
         if not isinstance(model, dict) or not any(_is_array(value) for value in model.values()):
             raise CheckpointError(
@@ -231,15 +242,20 @@ class Checkpointer(DetectionCheckpointer):
         given = {key.removeprefix("module.") for key in checkpoint["model"]}
         wanted = list(self.model.state_dict())
         incompatible = super()._load_model(checkpoint)
-        shapes = [name for name, *_ in incompatible.incorrect_shapes]
+        shapes = {
+            name: f"{name} {list(found)} instead of {list(of_model)}"
+            for name, found, of_model in incompatible.incorrect_shapes
+        }
         loaded = len(given.intersection(wanted).difference(shapes))
         if loaded == 0:
             raise CheckpointError(
                 f"Nothing in {self._path} fits the model: the file has {_some(sorted(given))}, "
                 f"the model {_some(wanted)}"
-                + (f"; of other shapes: {_some(shapes)}" if shapes else "")
+                + (f"; of other shapes: {_some(shapes.values())}" if shapes else "")
                 + "; give a checkpoint of this model, or convert it first."
             )
+        if self._fill:
+            self._check_filled(set(incompatible.missing_keys), shapes)
         logger.info(
             "Loaded %d of the model's %d tensors from %s; missing: %d, unexpected: %d, of another "
             "shape: %d",
@@ -248,22 +264,20 @@ class Checkpointer(DetectionCheckpointer):
         )
         return incompatible
 
-
-def _check_sums(filename: str) -> None:
-    """Raise BadZipFile if a file has not the check sums it was written with: torch does not look.
-
-    Files that torch wrote before version 1.6 have none.
-    """
-    if zipfile.is_zipfile(filename):
-        with zipfile.ZipFile(filename) as file:
-            damaged = file.testzip()
-        if damaged is not None:
-            raise zipfile.BadZipFile(f"the check sum of {damaged} in it is wrong")
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else repr(error)
+    def _check_filled(self, missing: set[str], shapes: dict[str, str]) -> None:
+        """Raise CheckpointError for tensors of the model that the file had not, or not so."""
+        # Older files lack this counter, which only training reads.
+        missing = {name for name in missing if not name.endswith("num_batches_tracked")}
+        lacking = sorted(missing.union(shapes))
+        if not lacking:
+            return
+        example = next(iter(shapes.values())) if shapes else lacking[0]
+        count = f"{len(lacking)} of its {len(self.model.state_dict())} tensors"
+        raise CheckpointError(
+            f"The weights in {self._path} do not fill the model: {count} are "
+            f"{'of other shapes' if shapes else 'not'} in the file, such as {example}; give the "
+            "config, the overrides and the number of classes that it was trained with."
+        )
 
 
 def _is_array(value: Any) -> bool:

@@ -38,7 +38,7 @@ def build(cfg: DictConfig, key: str) -> Any:
         call = _failed_call(cfg, key, error.__traceback__)
         place = call[0] if call else key
         # A ValueError says itself which value it means.
-        where = f" in {_describe(*call[1:], bare=isinstance(error, ValueError))}" if call else ""
+        where = f", in {_describe(*call[1:], bare=isinstance(error, ValueError))}" if call else ""
         raise ConfigError(
             f"{place} cannot be built ({reason_of(error)}{where}): correct it in the config, or by "
             f"an override {TRACEBACK_HINT}."

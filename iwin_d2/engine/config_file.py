@@ -25,7 +25,7 @@ def read_config(config_file: str) -> DictConfig:
     """
     if not config_file:
         raise ConfigError("No config: give --config-file FILE.")
-    if not os.path.isfile(config_file):
+    if "://" not in config_file and not os.path.isfile(config_file):
         kind = "is not a file" if os.path.exists(config_file) else "does not exist"
         raise ConfigError(f"config file {config_file} {kind}: check the path.")
     try:
@@ -49,7 +49,8 @@ def _failure(config_file: str, error: Exception) -> ConfigError:
     if isinstance(error, SyntaxError) and isinstance(error.__cause__, SyntaxError):
         error = error.__cause__  # Detectron2's own says less
     if isinstance(error, SyntaxError):
-        file, line = error.filename or config_file, error.lineno
+        file, line = error.filename or "<", error.lineno
+        file = config_file if file.startswith("<") else file  # "<unknown>"
         reason = f"{type(error).__name__}: {error.msg}: {(error.text or '').strip()}".rstrip(": ")
     else:
         # Code at the top of a file is what configs consist of.

@@ -81,7 +81,7 @@ def evaluate_only(cfg, resume: bool = False) -> dict:
             "--eval-only needs weights: set train.init_checkpoint=FILE, or add --resume for the "
             "last checkpoint in train.output_dir."
         )
-    checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=resume)
+    checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=resume, fill=True)
     return do_test(cfg, model)
 
 

@@ -116,7 +116,7 @@ class Predictor:
         with name_missing_values():
             self.mapper = instantiate(self.cfg.dataloader.test.mapper)
             self.model: nn.Module = instantiate(self.cfg.model).to(self.device)
-        _WholeModelCheckpointer(self.model).load(weights, checkpointables=[])
+        Checkpointer(self.model).load(weights, checkpointables=[], fill=True)
         self.model.eval()
 
     @functools.cached_property
@@ -265,26 +265,6 @@ class Predictor:
         """The size that the model pads an image to when it is alone."""
         step = max(getattr(getattr(self.model, "backbone", None), "size_divisibility", 1), 1)
         return tuple(-(-side // step) * step for side in image.shape[-2:])
-
-
-class _WholeModelCheckpointer(Checkpointer):
-    """Refuses weights that leave a part of the model as it was initialised."""
-
-    def _load_model(self, checkpoint: dict[str, Any]):
-        incompatible = super()._load_model(checkpoint)
-        shapes = {name for name, *_ in incompatible.incorrect_shapes}
-        # Older files lack this counter, which only training reads.
-        missing = {n for n in incompatible.missing_keys if not n.endswith("num_batches_tracked")}
-        lacking = sorted(missing | shapes)
-        if lacking:
-            why = "with other shapes" if shapes else "not at all"
-            example = sorted(shapes)[0] if shapes else lacking[0]
-            raise CheckpointError(
-                f"The weights do not fill the model: {len(lacking)} of its "
-                f"{len(self.model.state_dict())} tensors are {why} in the file, such as {example}; "
-                "give the config, the overrides and the number of classes that it was trained with."
-            )
-        return incompatible
 
 
 def _as_config(config, overrides: Sequence[str]) -> DictConfig:

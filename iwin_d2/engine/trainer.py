@@ -13,8 +13,10 @@ from torch import nn
 from ..d2.engine import TrainerBase
 from ..d2.utils import comm
 from ..d2.utils.events import EventStorage
-from ..errors import DataError, TrainingError, UserError
+from ..errors import CheckpointError, DataError, TrainingError, UserError
+from .build import reason_of
 from .interrupt import StopRequest
+from .memory import is_out_of_memory
 from .model_check import explain_misfit
 from .reproducible import seed_everything
 
@@ -78,6 +80,7 @@ class DetectionTrainer(TrainerBase):
         self.save_checkpoint: Callable[[], str] | None = None
         self._batches: Iterator | None = None
         self._batches_done = 0
+        self._taken_over = False  # the optimizer's state is another one's, and has not stepped yet
 
     def train(self, start_iter: int, max_iter: int) -> None:
         """Train from iteration start_iter up to and without max_iter.
@@ -237,7 +240,17 @@ class DetectionTrainer(TrainerBase):
             norm = nn.utils.clip_grad_norm_(parameters, self.clip_grad).item()
             if math.isfinite(norm):  # as it need not be while the loss scaler looks for its scale
                 self.storage.put_scalar("grad_norm", norm)
-        self.grad_scaler.step(self.optimizer)
+        try:
+            self.grad_scaler.step(self.optimizer)
+        except (RuntimeError, LookupError, TypeError, AttributeError) as error:
+            if not self._taken_over or is_out_of_memory(error):
+                raise
+            raise CheckpointError(
+                f"The optimizer cannot go on from the checkpoint ({reason_of(error)}): resume with "
+                "the config that it was saved with, or start anew from its weights with "
+                "train.init_checkpoint."
+            ) from error
+        self._taken_over = False
         self.grad_scaler.update()
 
     def state_dict(self) -> dict:
@@ -256,6 +269,7 @@ class DetectionTrainer(TrainerBase):
         """Take over what `state_dict` gave; also what Detectron2's trainers save."""
         super().load_state_dict(state_dict)
         self.optimizer.load_state_dict(state_dict["optimizer"])
+        self._taken_over = True
         if self.grad_scaler.is_enabled() and "grad_scaler" in state_dict:
             self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
         self.seed = state_dict.get("seed", self.seed)

@@ -147,9 +147,7 @@ def test_the_checkpoint_before_an_unreadable_one_is_taken_and_both_are_named(
 def test_no_readable_checkpoint_at_all(tmp_path):
     (tmp_path / "last_checkpoint").write_text("model_0000099.pth")
     (tmp_path / "model_0000050.pth").write_bytes(b"")
-    with pytest.raises(
-        CheckpointError, match=r"None of .*0099\.pth.*0050\.pth.*--resume"
-    ):
+    with pytest.raises(CheckpointError, match=r"None of .*0099\.pth.*0050\.pth.*--resume"):
         Checkpointer(model(), str(tmp_path)).resume_or_load("", resume=True)
 
 
@@ -224,40 +222,6 @@ def test_a_disk_without_room_leaves_the_checkpoint_before(tmp_path, name):
     Checkpointer(nn.Linear(100, 100), str(tmp_path)).resume_or_load("", resume=True)
 
 
-@pytest.mark.parametrize("damage", ["truncated", "text", "empty", "json list"])
-def test_damaged_file(tmp_path, damage):
-    path = tmp_path / "model.pth"
-    torch.save({"model": model().state_dict()}, path)
-    content = path.read_bytes()
-    path.write_bytes(
-        {
-            "truncated": content[: len(content) // 2],
-            "text": b"<!DOCTYPE html>\n404",
-            "empty": b"",
-            "json list": b"[1, 2]",
-        }[damage]
-    )
-    with pytest.raises(CheckpointError, match=r"model\.pth cannot be read as a checkpoint"):
-        Checkpointer(model()).load(str(path))
-
-
-class Payload:
-    ran = False
-
-    def __reduce__(self):
-        return (exec, ("import iwin_d2; iwin_d2.payload_ran = True",))
-
-
-def test_a_file_that_would_run_code_is_refused(tmp_path):
-    import iwin_d2
-
-    path = str(tmp_path / "bad.pth")
-    torch.save({"model": Payload()}, path)
-    with pytest.raises(CheckpointError, match="cannot be read"):
-        Checkpointer(model()).load(path)
-    assert not hasattr(iwin_d2, "payload_ran")
-
-
 @pytest.mark.parametrize("content", [[1, 2], {"model": 3}, {"epoch": 3}, torch.zeros(2)])
 def test_a_file_without_weights(tmp_path, content):
     path = str(tmp_path / "other.pth")
@@ -276,7 +240,7 @@ def test_nothing_matching_names_keys_of_both_sides(tmp_path):
 def test_all_shapes_different_is_nothing_matching(tmp_path):
     path = str(tmp_path / "other.pth")
     torch.save({"0.weight": torch.zeros(9, 9)}, path)
-    with pytest.raises(CheckpointError, match=r"of other shapes: 0\.weight"):
+    with pytest.raises(CheckpointError, match=r"of other shapes: 0\.weight \[9, 9\]"):
         Checkpointer(model()).load(path)
 
 
@@ -292,6 +256,34 @@ def test_counts_are_logged_in_one_line(tmp_path, caplog):
     expected = "Loaded 2 of the model's 4 tensors from"
     (line,) = {m for m in caplog.messages if m.startswith(expected)}
     assert line.endswith("missing: 1, unexpected: 1, of another shape: 1")
+
+
+def test_weights_that_are_to_fill_the_model(tmp_path):
+    path, state = str(tmp_path / "part.pth"), model().state_dict()
+    torch.save({name: value for name, value in state.items() if name != "1.bias"}, path)
+    Checkpointer(model()).load(path)
+    with pytest.raises(CheckpointError, match=r"1 of its 4 tensors are not .* such as 1\.bias;"):
+        Checkpointer(model()).load(path, fill=True)
+    torch.save({**state, "0.bias": torch.zeros(9)}, path)
+    with pytest.raises(CheckpointError, match=r"of other shapes .* such as 0\.bias \[9\] instead"):
+        Checkpointer(model()).resume_or_load(path, resume=False, fill=True)
+
+
+def test_what_is_resumed_fills_the_model_and_holds_a_training(tmp_path):
+    saved = model()
+    optimizer = torch.optim.SGD(saved.parameters(), lr=1.0)
+    Checkpointer(saved, str(tmp_path)).save("model_0000001")
+    with pytest.raises(CheckpointError, match=r"model_0000001\.pth holds weights alone, no optim"):
+        Checkpointer(saved, str(tmp_path), optimizer=optimizer).resume_or_load("", resume=True)
+    Checkpointer(model()[0], str(tmp_path)).save("model_0000002")
+    with pytest.raises(CheckpointError, match=r"do not fill the model|Nothing in"):
+        Checkpointer(saved, str(tmp_path)).resume_or_load("", resume=True)
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:9/x.pth", "nothing://here"])
+def test_an_address_that_gives_nothing(address):
+    with pytest.raises(CheckpointError, match=rf"^{address} cannot be fetched"):
+        Checkpointer(model()).load(address)
 
 
 def test_optimizer_of_another_model_is_said(tmp_path):

@@ -39,13 +39,13 @@ def test_a_call_that_fails_is_named_by_its_place():
     with pytest.raises(ConfigError, match=r"^model\.part cannot be built .*size is negative"):
         build(cfg, "model.part")
     cfg = config(L(hold)(a=L(Part)(size=-1)))
-    with pytest.raises(ConfigError, match=r"^model\.part\.a cannot be built .*negative in Part\)"):
+    with pytest.raises(ConfigError, match=r"^model\.part\.a cannot be built .*negative, in Part\)"):
         build(cfg, "model.part")
 
 
 def test_arguments_are_shown_where_the_error_does_not_say_them():
     cfg = config(L(Part)(size="big", inner=L(Part)(size=3)))
-    message = r"^model\.part cannot be built \(TypeError: .* in Part"
+    message = r"^model\.part cannot be built \(TypeError: .*, in Part"
     with pytest.raises(ConfigError, match=message) as caught:
         build(cfg, "model.part")
     assert isinstance(caught.value.__cause__, TypeError)
@@ -55,7 +55,7 @@ def test_arguments_are_shown_where_the_error_does_not_say_them():
 
 
 def test_functions_and_errors_of_their_own():
-    with pytest.raises(ConfigError, match=r"^model\.part cannot be built \(OSError: of no use in"):
+    with pytest.raises(ConfigError, match=r"^model\.part cannot be built \(OSError: of no use, in"):
         build(config(L(make)(kind=OSError)), "model.part")
     with pytest.raises(DataError, match=r"^of no use$"):
         build(config(L(make)(kind=DataError)), "model.part")

@@ -13,7 +13,7 @@ from torch import nn
 from iwin_d2.checkpoint import Checkpointer
 from iwin_d2.d2.engine import HookBase, hooks
 from iwin_d2.engine import DetectionTrainer
-from iwin_d2.errors import DataError, TrainingError
+from iwin_d2.errors import CheckpointError, ConfigError, DataError, TrainingError
 
 
 class Regressor(nn.Module):
@@ -258,6 +258,34 @@ def test_asked_to_stop_it_saves_and_says_so(number):
     assert signal.getsignal(number) is before
 
 
+class EndlessBatches(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        while True:
+            yield batch()
+
+
+def test_a_signal_to_all_processes_of_a_job_leaves_loading_workers_their_work():
+    loader = torch.utils.data.DataLoader(EndlessBatches(), num_workers=1, batch_size=None)
+    trainer = make_trainer(loader)
+    trainer.save_checkpoint = lambda: f"state after {trainer.iter}"
+    workers = []
+
+    def terminate(t):
+        if t.iter == 3:
+            workers.extend(torch.multiprocessing.active_children())
+            for process in [*(w.pid for w in workers), os.getpid()]:
+                os.kill(process, signal.SIGTERM)
+            workers[0].join(0.2)
+            assert workers[0].is_alive()
+
+    trainer.register_hooks([Callbacks(terminate)])
+    with pytest.raises(TrainingError, match="state after 4 is saved"):
+        trainer.train(0, 99)
+    os.kill(workers[0].pid, signal.SIGTERM)  # as for whoever does not end
+    workers[0].join(10)
+    assert workers[0].exitcode == -signal.SIGTERM
+
+
 def test_infinite_loss_stops_too():
     trainer = make_trainer([batch(scale=1e30)])
     with pytest.raises(TrainingError, match="loss_square=inf"):
@@ -321,3 +349,20 @@ def test_only_unexpected_errors_are_logged_with_a_traceback(error, logged, caplo
     finally:
         logger.removeHandler(caplog.handler)
     assert any(record.exc_info for record in caplog.records) == logged
+
+
+def test_a_checkpoint_of_another_optimizer_is_said_at_the_first_step():
+    state = make_trainer(optimizer=torch.optim.AdamW)
+    state.train(0, 1)
+    trainer = make_trainer(optimizer=torch.optim.Adamax)
+    trainer.load_state_dict(state.state_dict())
+    with pytest.raises(CheckpointError, match=r"cannot go on from the checkpoint .*'exp_inf'"):
+        trainer.train(1, 2)
+
+
+def test_a_model_that_cannot_take_its_first_batch_is_told_from_one_that_fails_later():
+    narrow = [{"x": torch.zeros(3), "y": torch.zeros(1), "file_name": "a.jpg"}]
+    with pytest.raises(ConfigError, match=r"model part linear cannot take .*mat1 and mat2"):
+        make_trainer([narrow]).train(0, 1)
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        make_trainer([batch(), narrow]).train(0, 2)

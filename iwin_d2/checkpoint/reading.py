@@ -1,0 +1,123 @@
+"""Reading checkpoint files without executing anything in them, and saying why one is unreadable."""
+
+import pickle
+import re
+import zipfile
+from typing import Any
+
+import torch
+
+from ..errors import CheckpointError
+
+__all__ = ["UnreadableCheckpointError", "first_line", "read_checkpoint"]
+
+# What readers raise for files that are cut off, damaged or something else altogether.
+_UNREADABLE = (
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+    KeyError,
+    AttributeError,
+    IndexError,
+    TypeError,
+)
+
+# What a pickle of NumPy arrays consists of, by old and new names.
+_HARMLESS = {
+    ("collections", "OrderedDict"),
+    ("_codecs", "encode"),
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("numpy.core.multiarray", "_reconstruct"),
+    ("numpy.core.multiarray", "scalar"),
+    ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "scalar"),
+}
+
+
+class UnreadableCheckpointError(CheckpointError):
+    """A checkpoint file that is missing, cut off or damaged."""
+
+
+def read_checkpoint(path: str) -> Any:
+    """Read what torch.save wrote or, from a file that ends in .pkl, a pickle of NumPy arrays.
+
+    Only tensors, arrays and plain values are read; a file that holds anything else is refused.
+
+    Raises:
+        UnreadableCheckpointError: the file cannot be read; its sentence says why.
+    """
+    try:
+        if path.endswith(".pkl"):  # of Detectron2's model zoo
+            with open(path, "rb") as file:
+                return _ArrayUnpickler(file, encoding="latin1").load()
+        _check_sums(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except _UNREADABLE as error:
+        raise UnreadableCheckpointError(_explain(path, error)) from error
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _HARMLESS:
+            raise pickle.UnpicklingError(f"it holds GLOBAL {module}.{name}")
+        return super().find_class(module, name)
+
+
+def _check_sums(path: str) -> None:
+    """Raise BadZipFile if a file has not the check sums it was written with: torch does not look.
+
+    Files that torch wrote before version 1.6 have none.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as file:
+            damaged = file.testzip()
+        if damaged is not None:
+            raise zipfile.BadZipFile(f"the check sum of {damaged} in it is wrong")
+
+
+def _explain(path: str, error: Exception) -> str:
+    """The sentence about a file that could not be read."""
+    refused = re.search(r"GLOBAL (\S+)", str(error))
+    if refused:
+        return (
+            f"{path} holds {refused[1]}: only tensors and plain values are read, for all else "
+            "could run code; save the model's state dict alone."
+        )
+    kind = _kind(path)
+    if kind:
+        return f"{path} is {kind}, not a checkpoint: fetch it anew, or correct the path."
+    reason = first_line(error)
+    if reason.startswith("Weights only load failed"):  # advises to trust the file
+        reason = "torch.save does not write such files"
+    return (
+        f"{path} cannot be read as a checkpoint ({reason}): the file is cut off, damaged, or "
+        "something else; fetch or save it anew."
+    )
+
+
+def _kind(path: str) -> str | None:
+    """What a file is that is often taken for a checkpoint; None if not known."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(64)
+    except OSError:
+        return None
+    if not head:
+        return "empty (0 bytes)"
+    if head.lstrip().startswith(b"<"):
+        return "a web page"
+    if path.endswith(".safetensors") or head[8:10] == b'{"':
+        return "a safetensors file, which has to be saved by torch.save first"
+    if head.startswith((b"\xff\xd8\xff", b"\x89PNG", b"GIF8")):
+        return "an image"
+    return None
+
+
+def first_line(error: Exception) -> str:
+    """The first sentence of an error, without its end."""
+    lines = str(error).strip().splitlines()
+    return lines[0].partition(". ")[0].rstrip(".")[:200] if lines else type(error).__name__
