@@ -11,6 +11,7 @@ that share the total batch, and of restarts.
 import itertools
 import logging
 import random
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -151,6 +152,7 @@ class TrainLoader:
             batch_sampler=share,
             collate_fn=_as_it_is,
             generator=torch.Generator(),  # else torch's own would lose a number to the workers
+            worker_init_fn=_leave_stopping_to_the_trainer,
             **self._options,
         )
 
@@ -183,6 +185,16 @@ class TrainLoader:
 
 def _as_it_is(batch: list[dict]) -> list[dict]:
     return batch
+
+
+def _leave_stopping_to_the_trainer(worker: int) -> None:
+    """Let a worker outlive Ctrl-C, and one SIGTERM, when a whole job is asked to stop.
+
+    The process that trains needs data for the step in progress, and ends its workers itself: by
+    asking, or by a second SIGTERM.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 
 class _Share:

@@ -12,6 +12,7 @@ from torch import nn
 
 from iwin_d2.checkpoint import Checkpointer
 from iwin_d2.d2.engine import HookBase, hooks
+from iwin_d2.data.loader import build_train_loader
 from iwin_d2.engine import DetectionTrainer
 from iwin_d2.errors import CheckpointError, ConfigError, DataError, TrainingError
 
@@ -258,31 +259,31 @@ def test_asked_to_stop_it_saves_and_says_so(number):
     assert signal.getsignal(number) is before
 
 
-class EndlessBatches(torch.utils.data.IterableDataset):
-    def __iter__(self):
-        while True:
-            yield batch()
-
-
-def test_a_signal_to_all_processes_of_a_job_leaves_loading_workers_their_work():
-    loader = torch.utils.data.DataLoader(EndlessBatches(), num_workers=1, batch_size=None)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_all_processes_of_a_job_leaves_loading_workers_their_work(number):
+    records = [{"item": item, "width": 2, "height": 1} for item in batch()]
+    loader = build_train_loader(
+        records, mapper=lambda record: record["item"], total_batch_size=4, num_workers=1
+    )
     trainer = make_trainer(loader)
     trainer.save_checkpoint = lambda: f"state after {trainer.iter}"
     workers = []
 
-    def terminate(t):
+    def ask_all_to_stop(t):
         if t.iter == 3:
             workers.extend(torch.multiprocessing.active_children())
             for process in [*(w.pid for w in workers), os.getpid()]:
-                os.kill(process, signal.SIGTERM)
+                os.kill(process, number)
             workers[0].join(0.2)
             assert workers[0].is_alive()
 
-    trainer.register_hooks([Callbacks(terminate)])
+    trainer.register_hooks([Callbacks(ask_all_to_stop)])
     with pytest.raises(TrainingError, match="state after 4 is saved"):
         trainer.train(0, 99)
-    os.kill(workers[0].pid, signal.SIGTERM)  # as for whoever does not end
-    workers[0].join(10)
+    attempts = 0  # whoever does not end at once can still be ended
+    while workers[0].is_alive() and (attempts := attempts + 1) < 20:
+        workers[0].terminate()
+        workers[0].join(0.3)
     assert workers[0].exitcode == -signal.SIGTERM
 
 
