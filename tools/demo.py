@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 
 from iwin_d2 import Predictor
-from iwin_d2.engine.cli import make_output_dir, run_tool, start_logs
+from iwin_d2.engine.cli import count, make_output_dir, run_tool, score, start_logs
 from iwin_d2.engine.predict import (
     Summary,
     check_no_input_overwritten,
@@ -52,11 +52,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="a folder; for a video, the file to write or a folder for it",
     )
     parser.add_argument("--predictions", metavar="FILE", help="of a video: the json to write")
-    parser.add_argument("--confidence-threshold", type=float, default=0.5, metavar="SCORE")
+    parser.add_argument("--confidence-threshold", type=score, default=0.5, metavar="SCORE")
     parser.add_argument("--device", help="cpu or cuda; the config's if not given")
     parser.add_argument(
         "--batch-size",
-        type=_count(1),
+        type=count(1),
         default=1,
         metavar="N",
         help="images in one pass of the model (1); those of equal size only, so predictions do "
@@ -64,7 +64,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--workers",
-        type=_count(0),
+        type=count(0),
         default=2,
         metavar="N",
         help="threads that read images, and as many that draw (2)",
@@ -145,17 +145,6 @@ def _settings(args: argparse.Namespace) -> dict:
         "batch_size": args.batch_size,
         "workers": args.workers,
     }
-
-
-def _count(least: int):
-    """A type of arguments: a number, at least so many."""
-
-    def number(text: str) -> int:
-        if not text.isdigit() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text} is not a number of at least {least}")
-        return int(text)
-
-    return number
 
 
 if __name__ == "__main__":

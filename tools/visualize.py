@@ -10,10 +10,12 @@ coco_instances_results.json that every evaluation writes.
 import argparse
 import sys
 
-from iwin_d2.d2.config import instantiate
 from iwin_d2.d2.data import MetadataCatalog
-from iwin_d2.engine.cli import run_tool, start_logs
+from iwin_d2.engine.build import build
+from iwin_d2.engine.cli import count, run_tool, score, start_logs
 from iwin_d2.engine.detection import load_config
+from iwin_d2.engine.model_check import dataset_names
+from iwin_d2.errors import ConfigError
 from iwin_d2.visualize import contact_sheet, load_results
 
 
@@ -27,8 +29,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     predictions.add_argument("--config-file", required=True, metavar="FILE")
     predictions.add_argument("--results", required=True, metavar="FILE", help="COCO results json")
     predictions.add_argument("--output", required=True, metavar="FILE", help="the PNG to write")
-    predictions.add_argument("--max-images", type=int, default=12, metavar="N")
-    predictions.add_argument("--score-threshold", type=float, default=0.5, metavar="SCORE")
+    predictions.add_argument("--max-images", type=count(1), default=12, metavar="N")
+    predictions.add_argument("--score-threshold", type=score, default=0.5, metavar="SCORE")
     predictions.add_argument("opts", nargs="*", metavar="key=value", help="config overrides")
     predictions.set_defaults(run=draw_predictions)
     return parser.parse_args(argv)
@@ -38,12 +40,16 @@ def draw_predictions(args: argparse.Namespace) -> None:
     """Draw the contact sheet of a config's test set and a results file."""
     cfg = load_config(args.config_file, args.opts)
     results = load_results(args.results)
-    dataset = cfg.dataloader.test.dataset
-    records = instantiate(dataset)
+    names = dataset_names(cfg, "test")
+    if len(names) != 1:
+        raise ConfigError(
+            f"{args.config_file} names {len(names)} data sets in dataloader.test.dataset.names: "
+            "one is needed to draw from."
+        )
     sheet = contact_sheet(
-        records,
+        build(cfg, "dataloader.test.dataset"),
         results,
-        MetadataCatalog.get(instantiate(dataset.names)),
+        MetadataCatalog.get(names[0]),
         args.output,
         max_images=args.max_images,
         score_threshold=args.score_threshold,

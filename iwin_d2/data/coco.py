@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 
 from ..d2.data import DatasetCatalog, MetadataCatalog
 from ..errors import DataError
-from .coco_check import find_problems
+from .coco_check import check_categories, find_problems
 from .coco_json import read_coco_json, read_single_list
 from .coco_records import coco_records
 from .memory import paused_gc, release_memory, spare_gc
@@ -190,17 +190,15 @@ def _class_names(json_file: str, mtime_ns: int, size: int) -> tuple[str, ...]:
     if not categories:
         data = read_coco_json(json_file)
         categories = data.get("categories") if isinstance(data, dict) else None
+        if not isinstance(data, dict):
+            raise_on_problems(find_problems(data, json_file, ""))
     if not isinstance(categories, list) or not categories:
         raise DataError(
             f"{json_file} is not a COCO data set: it has no list of 'categories' to take the "
             "classes from."
         )
-    try:
-        return tuple(str(item["name"]) for item in sorted(categories, key=lambda c: c["id"]))
-    except (TypeError, KeyError):
-        raise DataError(
-            f"{json_file} is not a COCO data set: every category needs an id and a name."
-        ) from None
+    raise_on_problems(check_categories(categories, json_file))
+    return tuple(item["name"] for item in sorted(categories, key=lambda c: c["id"]))
 
 
 def _list_some(names: list[str], limit: int = 5) -> str:

@@ -16,6 +16,7 @@ from .problems import Problem, raise_on_problems
 
 __all__ = [
     "Problem",
+    "check_categories",
     "check_coco",
     "diagnose_image",
     "find_problems",
@@ -86,7 +87,8 @@ def find_problems(
         yield problem
     if broken:
         return
-    categories = yield from _check_categories(data["categories"], source)
+    yield from _empty_problems(data, source, require_objects)
+    categories = yield from check_categories(data["categories"], source)
     images = yield from _check_images(data["images"], source)
     yield from _check_file_names(images, source)
     if check_files is not None:
@@ -95,7 +97,6 @@ def find_problems(
         if decode:
             yield from unlisted_files(images, source, image_root)
     yield from check_annotations(data.get("annotations", []), images, categories, source)
-    yield from _empty_problems(data, source, require_objects)
 
 
 # ---- the file as a whole ------------------------------------------------------------------------
@@ -147,8 +148,8 @@ def _empty_problems(data: dict, source: str, require_objects: bool) -> Iterator[
 # ---- categories and images ----------------------------------------------------------------------
 
 
-def _check_categories(records: list, source: str):
-    """Yield the problems of the categories; return the set of their ids."""
+def check_categories(records: list, source: str):
+    """Yield the problems of a json's categories; return the set of their ids."""
     names: dict[int, str] = {}
     known: dict[str, int] = {}
     for index, record in enumerate(records):
@@ -206,8 +207,8 @@ def _check_images(records: list, source: str):
             if not (is_id(width) and width > 0 and is_id(height) and height > 0):
                 yield Problem(
                     "structure",
-                    f"{where} has width {width} and height {height}: both must be whole numbers "
-                    "above 0.",
+                    f"{where} has width {width!r} and height {height!r}: both must be whole "
+                    "numbers above 0.",
                     image_id=identity,
                 )
     return images

@@ -38,6 +38,11 @@ def read_coco_json(json_file: str | os.PathLike, what: str = "annotation file") 
             f"{os.getcwd()})."
         ) from None
     except json.JSONDecodeError as error:
+        if error.doc.startswith("\ufeff"):
+            raise DataError(
+                f"{what} {json_file} begins with a byte order mark, which json has not: save it "
+                "as UTF-8 without BOM."
+            ) from None
         if not error.doc.strip():
             raise DataError(f"{what} {json_file} is empty.") from None
         raise DataError(
@@ -46,13 +51,15 @@ def read_coco_json(json_file: str | os.PathLike, what: str = "annotation file") 
         ) from None
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{what} {json_file} is not json: byte {error.start} is not UTF-8 text; is it "
-            "the right file?"
+            f"{what} {json_file} is not json: byte {error.start} is not UTF-8 text: save "
+            "it as UTF-8, if it is the right file."
         ) from None
     except RecursionError:
         raise DataError(f"{what} {json_file} is not COCO: it nests too deeply.") from None
     except ValueError as error:  # Python refuses numbers of more than 4,300 digits
-        raise DataError(f"{what} {json_file} is not COCO: {error}.") from None
+        raise DataError(
+            f"{what} {json_file} is not COCO: {str(error).partition(';')[0]}."
+        ) from None
     except OSError as error:
         raise DataError(f"{what} {json_file} cannot be read: {error.strerror or error}.") from None
 

@@ -62,9 +62,11 @@ def inspect_image(
     except Image.UnidentifiedImageError:
         text = f"{path} is not an image file (or of a format that Pillow cannot read): replace it"
     except Image.DecompressionBombError as error:
-        text = f"{path} is too large to be read safely: {error}"
+        text = f"{path} is too large to be read safely: {str(error).rstrip('.')}"
     except MemoryError:
         raise
+    except (PermissionError, IsADirectoryError, FileNotFoundError) as error:
+        text = f"{path} cannot be read ({error.strerror}): correct the path, or its permissions"
     except Exception as error:  # decoders of damaged files raise whatever they come across
         text = f"{path} is truncated or damaged ({error}): copy or download it again"
     return [("image-damaged", "error", text)]

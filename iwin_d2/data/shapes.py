@@ -18,6 +18,7 @@ from .shape_scenes import CLASS_NAMES, Scene, compose_scene, draw_scene
 __all__ = ["ShapesPaths", "generate_shapes_dataset"]
 
 _MARKER = "dataset.json"
+_MAX_SIDE = 4096  # pixels; drawing takes some hundred bytes for each
 _VERSION = 1  # to be raised whenever the same parameters give other files
 
 
@@ -68,15 +69,17 @@ def generate_shapes_dataset(
         the paths of the json files and image folders.
 
     Raises:
-        DataError: the folder holds something else, or shapes with other parameters; or a parameter
-            makes no sense.
+        DataError: the folder holds something else, or shapes with other parameters, or cannot be
+            written; or a parameter makes no sense.
     """
     root = Path(root)
-    if min(num_train, num_val) < 1 or not 48 <= image_size[0] <= image_size[1]:
+    sides_fit = 48 <= image_size[0] <= image_size[1] <= _MAX_SIDE
+    if min(num_train, num_val) < 1 or not sides_fit or seed < 0:
         raise DataError(
             f"cannot generate {num_train} training and {num_val} held-out images with sides of "
-            f"{image_size[0]} to {image_size[1]} pixels: ask for at least one of each, and for "
-            "sides of at least 48 pixels, the lesser first."
+            f"{image_size[0]} to {image_size[1]} pixels and seed {seed}: ask for at least one of "
+            f"each, for sides of 48 to {_MAX_SIDE} pixels, the lesser first, and a seed of at "
+            "least 0."
         )
     parameters = {
         "generator": "iwin_d2.data.shapes",
@@ -86,20 +89,32 @@ def generate_shapes_dataset(
         "image_size": list(image_size),
         "seed": seed,
     }
-    if not _may_write(root, parameters, force):
-        return ShapesPaths.under(root)
+    try:
+        if _may_write(root, parameters, force):
+            _generate(root, parameters)
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(
+            f"the data set {root} cannot be written ({reason}): choose a folder that you may "
+            "write to, on a disk with room."
+        ) from error
+    return ShapesPaths.under(root)
+
+
+def _generate(root: Path, parameters: dict) -> None:
+    """Write the data set under another name, then give it its own."""
     root.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=root.parent, prefix=f".{root.name}.", suffix=".tmp"))
+    image_size, seed = parameters["image_size"], parameters["seed"]
     try:
         temporary.chmod(0o755)  # mkdtemp makes private folders
-        _write_split(temporary, "train", num_train, image_size, [seed, 0])
-        _write_split(temporary, "val", num_val, image_size, [seed, 1])
+        _write_split(temporary, "train", parameters["num_train"], image_size, [seed, 0])
+        _write_split(temporary, "val", parameters["num_val"], image_size, [seed, 1])
         with atomic_write(temporary / _MARKER, "w") as file:
             json.dump(parameters, file, indent=2)
         _move_into_place(temporary, root, parameters)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return ShapesPaths.under(root)
 
 
 # ---- whole or not at all ------------------------------------------------------------------------

@@ -1,6 +1,8 @@
 """What the command-line tools share: errors as sentences, logs, output folders, devices."""
 
+import argparse
 import logging
+import math
 import os
 import re
 import sys
@@ -23,7 +25,15 @@ from ..d2.utils.logger import setup_logger
 from ..errors import ConfigError, UserError
 from .processes import is_lost_connection
 
-__all__ = ["make_output_dir", "name_missing_values", "pick_device", "run_tool", "start_logs"]
+__all__ = [
+    "count",
+    "make_output_dir",
+    "name_missing_values",
+    "pick_device",
+    "run_tool",
+    "score",
+    "start_logs",
+]
 
 _TRACEBACK_VARIABLE = "IWIN_D2_TRACEBACK"
 logger = logging.getLogger(__name__)
@@ -95,6 +105,28 @@ def _sentence(error: Exception) -> str | None:
             "dataloader.train and dataloader.test."
         )
     return None
+
+
+def count(least: int) -> Callable[[str], int]:
+    """A type of command-line arguments: a whole number, at least so many."""
+
+    def number(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text} is not a number of at least {least}")
+        return int(text)
+
+    return number
+
+
+def score(text: str) -> float:
+    """A type of command-line arguments: a score of detections."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 0 to 1")
+    return value
 
 
 def start_logs(output_dir: str | None, rank: int = 0) -> None:

@@ -73,6 +73,8 @@ def run_detection(args: argparse.Namespace) -> dict:
 
 def evaluate_only(cfg, resume: bool = False) -> dict:
     """Evaluate train.init_checkpoint or, with `resume`, the output folder's last checkpoint."""
+    if not _evaluates(cfg):
+        raise ConfigError("--eval-only, but the config has no dataloader.evaluator: add one.")
     model = build(cfg, "model").to(cfg.train.device)
     checkpointer = Checkpointer(model, cfg.train.output_dir)
     resume = resume and checkpointer.has_checkpoint()

@@ -13,7 +13,7 @@ from ..errors import ConfigError, UserError
 from .build import TRACEBACK_HINT, reason_of
 from .memory import is_out_of_memory
 
-__all__ = ["check_num_classes", "explain_misfit"]
+__all__ = ["check_num_classes", "dataset_names", "explain_misfit"]
 
 # How layers complain of what they are given.
 _COMPLAINTS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)

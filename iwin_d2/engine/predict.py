@@ -282,7 +282,7 @@ def find_images(inputs: Iterable[str]) -> list[Path]:
         if path.is_dir():
             found = sorted(p for p in path.iterdir() if p.suffix.lower() in endings and p.is_file())
             if not found:
-                raise DataError(f"There is no image file in the folder {path}.")
+                raise DataError(f"There is no image file in the folder {path}: correct --input.")
         elif not path.exists():
             raise DataError(f"There is no file or folder {path}: correct --input.")
         elif path.suffix.lower() in VIDEO_ENDINGS:

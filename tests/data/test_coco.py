@@ -153,9 +153,11 @@ def test_a_changed_json_is_read_again(tmp_path):
     ("text", "sentence"),
     [
         ("{}", "no list of 'categories'"),
-        ("[1]", "no list of 'categories'"),
+        ("[1]", "holds a list instead of an object"),
+        ('[{"image_id": 1, "score": 0.5}]', "looks like a results file"),
         ('{"categories": []}', "no list of 'categories'"),
-        ('{"categories": [{"id": 1}]}', "needs an id and a name"),
+        ('{"categories": [{"id": 1}]}', "category number 1 needs the keys id and name"),
+        ('{"categories": [{"id": 1, "name": "a"}, {"id": "2", "name": "b"}]}', "the id '2': ids"),
         ("nonsense", "not json"),
     ],
 )
