@@ -19,6 +19,10 @@ class DataError(UserError):
     """A data set, image or annotation that cannot be used."""
 
 
+class AugmentationError(DataError):
+    """An image that is whole, but that the configured augmentations fail on."""
+
+
 class ConfigError(UserError):
     """A config file, config key or override that cannot be used."""
 

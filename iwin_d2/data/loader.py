@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from ..d2.data import DatasetFromList
 from ..d2.utils import comm
-from ..errors import ConfigError, DataError
+from ..errors import AugmentationError, ConfigError, DataError
 from .memory import release_memory
 
 __all__ = ["BatchPlan", "TrainLoader", "build_train_loader"]
@@ -249,6 +249,8 @@ class _MappedRecords(Dataset):
             return None
         try:
             return self._mapper(self._records[index])
+        except AugmentationError:  # the config's fault, or a bug's: not the image's
+            raise
         except DataError as error:
             if int(self._bad.sum()) >= self._max_bad:
                 raise self._too_many(error) from error

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from PIL import Image
 
 from ..d2.data import DatasetMapper
-from ..errors import DataError, UserError
+from ..errors import AugmentationError, DataError, UserError
 from .image_check import deep_image_problem, diagnose_image
 
 __all__ = ["DetectionMapper"]
@@ -36,15 +36,17 @@ class DetectionMapper(DatasetMapper):
             name = dataset_dict["file_name"]
             width, height = dataset_dict.get("width"), dataset_dict.get("height")
             problem = diagnose_image(name, width, height)
-            if problem is None:  # augmentations can be anybody's, and fail in any way
-                reason = " ".join([f"{type(error).__name__}:", *str(error).split()]).rstrip(".:")
-                size = f", {width} x {height} pixels" if width and height else ""
-                problem = (
-                    f"{name} cannot be prepared for the model ({reason}{size}): check the image, "
-                    f"its objects, and dataloader.{'train' if self.is_train else 'test'}.mapper "
-                    "with its augmentations (IWIN_D2_TRACEBACK=1 shows where)"
-                )
-            raise DataError(f"image id {dataset_dict.get('image_id')}: {problem}.") from error
+            identity = f"image id {dataset_dict.get('image_id')}"
+            if problem is not None:
+                raise DataError(f"{identity}: {problem}.") from error
+            # Augmentations can be anybody's, and fail in any way.
+            reason = " ".join([f"{type(error).__name__}:", *str(error).split()]).rstrip(".:")
+            size = f", {width} x {height} pixels" if width and height else ""
+            raise AugmentationError(
+                f"{identity}: {name} cannot be prepared for the model ({reason}{size}): check the "
+                f"image, its objects, and dataloader.{'train' if self.is_train else 'test'}.mapper "
+                "with its augmentations (IWIN_D2_TRACEBACK=1 shows where)."
+            ) from error
 
     def check_records(self, records: Iterable[dict]) -> None:
         """Check, without reading images, that the records' masks can be trained as configured.

@@ -11,7 +11,7 @@ import torch
 
 from iwin_d2.data import loader as loader_module
 from iwin_d2.data.loader import BatchPlan, build_train_loader
-from iwin_d2.errors import ConfigError, DataError
+from iwin_d2.errors import AugmentationError, ConfigError, DataError
 
 # Orientations that fill no batch evenly: 7 lying, 4 upright.
 RECORDS = [
@@ -179,9 +179,10 @@ def test_resuming_skips_the_same_images():
     assert take(resumed, 11) == whole[9:]
 
 
-def test_other_errors_are_never_skipped():
-    with pytest.raises(ZeroDivisionError):
-        take(build(Refusing({5}, ZeroDivisionError), max_bad_images=9))
+@pytest.mark.parametrize("error", [ZeroDivisionError, AugmentationError])
+def test_other_errors_are_never_skipped(error):
+    with pytest.raises(error):
+        take(build(Refusing({5}, error), max_bad_images=9))
 
 
 def test_records_that_the_mapper_drops_are_replaced():

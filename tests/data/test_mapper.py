@@ -7,7 +7,7 @@ from PIL import Image
 from iwin_d2.d2.data import transforms as T
 from iwin_d2.d2.structures import BoxMode
 from iwin_d2.data.mapper import DetectionMapper
-from iwin_d2.errors import DataError
+from iwin_d2.errors import AugmentationError, DataError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype(np.uint8)
 
@@ -185,7 +185,9 @@ def test_other_errors_name_the_image_and_keep_their_cause(image):
         def get_transform(self, image):
             raise ZeroDivisionError
 
-    with pytest.raises(DataError, match=r"cannot be prepared .*ZeroDivisionError") as caught:
+    with pytest.raises(
+        AugmentationError, match=r"cannot be prepared .*ZeroDivisionError"
+    ) as caught:
         mapper([Broken()])(record(image))
     assert str(image) in str(caught.value)
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
