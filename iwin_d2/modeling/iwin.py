@@ -88,6 +88,8 @@ class IwinTransformer(Backbone):
             )
         if not 0 <= freeze_at <= 5:
             raise ValueError(f"freeze_at must lie between 0 and 5, got {freeze_at}")
+        if not 0 <= drop_path_rate <= 1:
+            raise ValueError(f"drop_path_rate must lie between 0 and 1, got {drop_path_rate}")
         checkpoints = [use_checkpoint] * 4 if isinstance(use_checkpoint, bool) else use_checkpoint
         if len(checkpoints) != 4:
             raise ValueError(f"use_checkpoint must be a bool or four of them, got {use_checkpoint}")
