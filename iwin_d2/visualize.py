@@ -11,13 +11,15 @@ from PIL import Image, ImageDraw, ImageFont
 from .d2.data import detection_utils
 from .d2.structures import BoxMode
 from .d2.utils.visualizer import Visualizer
-from .data.coco_check import read_coco_json
+from .data.annotation_check import decode_rle_counts
+from .data.coco_json import read_coco_json
 from .engine.drawing import class_color
 from .errors import DataError
 from .files import atomic_write
 
 __all__ = ["class_colors", "contact_sheet", "load_results"]
 
+_OF_METADATA = ("thing_classes", "thing_dataset_id_to_contiguous_id")
 _GAP = 6  # pixels between tiles
 _PAIR_GAP = 24  # between one pair of tiles and the next
 _PAPER, _INK, _FAINT = (255, 255, 255), (25, 25, 30), (110, 110, 120)
@@ -50,12 +52,18 @@ def contact_sheet(
         the path of the file.
 
     Raises:
-        DataError: there are no records, an image cannot be read, or the output cannot be written.
+        DataError: there are no records, the metadata lacks the classes, an image cannot be read, or
+            the output cannot be written.
     """
     if not records:
         raise DataError(f"there are no images to draw on {output}: the data set is empty.")
     count = max(min(max_images, len(records)), 1)
     chosen = [records[round(i)] for i in np.linspace(0, len(records) - 1, count)]
+    if not all(hasattr(metadata, name) for name in _OF_METADATA):
+        raise DataError(
+            f"the data set of {output} does not say its classes: set {' and '.join(_OF_METADATA)} "
+            "in its metadata."
+        )
     colors = class_colors(len(metadata.thing_classes))
     pairs, legend_classes = [], set()
     for record in chosen:
@@ -101,9 +109,39 @@ def load_results(results_json: str | os.PathLike) -> dict[int, list[dict]]:
             "category_id, bbox and score, as evaluation writes coco_instances_results.json."
         )
     results: dict[int, list[dict]] = {}
-    for item in items:
+    for number, item in enumerate(items, start=1):
+        problem = _problem(item)
+        if problem:
+            raise DataError(
+                f"{results_json}: result number {number} (image {item['image_id']!r}) has "
+                f"{problem}: write the file anew, as evaluation does."
+            )
         results.setdefault(item["image_id"], []).append(item)
     return results
+
+
+def _problem(item: dict) -> str | None:
+    """What keeps a result from being drawn."""
+    numbers = [*item["bbox"], item["score"]] if isinstance(item["bbox"], list) else []
+    if len(numbers) != 5 or not all(type(value) in (int, float) for value in numbers):
+        return "no bbox of four numbers, or no number as its score"
+    if not all(map(math.isfinite, numbers)):
+        return "numbers that are not finite"
+    if type(item["image_id"]) is not int or type(item["category_id"]) is not int:
+        return "no whole numbers as image_id and category_id"
+    mask = item.get("segmentation")
+    if isinstance(mask, dict) and not _decodes(mask):
+        return "a damaged mask"
+    return None
+
+
+def _decodes(rle: dict) -> bool:
+    """Whether a compressed mask is whole; pycocotools does not look."""
+    counts, size = rle.get("counts"), rle.get("size")
+    if not isinstance(counts, str) or not isinstance(size, list) or len(size) != 2:
+        return False
+    lengths = decode_rle_counts(counts)
+    return lengths is not None and sum(lengths) == size[0] * size[1]
 
 
 def class_colors(count: int) -> list[tuple[float, float, float]]:

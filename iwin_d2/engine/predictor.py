@@ -18,17 +18,18 @@ from torch import nn
 
 from ..checkpoint import Checkpointer
 from ..config_overrides import apply_overrides
-from ..d2.config import instantiate
 from ..d2.data import DatasetMapper
 from ..d2.data import transforms as T
 from ..d2.evaluation import inference_context
 from ..d2.structures import Boxes, Instances
 from ..data.mapper import DetectionMapper
 from ..errors import CheckpointError, ConfigError, DataError, UserError
+from .build import build
 from .class_names import find_metadata, read_checkpoint_metadata, settle_num_classes
 from .cli import name_missing_values, pick_device
 from .detection import load_config
 from .images import image_to_rgb, read_rgb
+from .model_check import explain_misfit
 from .pipeline import batched_map, ordered_map
 
 __all__ = ["Predictor"]
@@ -114,8 +115,8 @@ class Predictor:
         self._checkpoint_metadata = read_checkpoint_metadata(weights)
         settle_num_classes(self.cfg, self._checkpoint_metadata)
         with name_missing_values():
-            self.mapper = instantiate(self.cfg.dataloader.test.mapper)
-            self.model: nn.Module = instantiate(self.cfg.model).to(self.device)
+            self.mapper = build(self.cfg, "dataloader.test.mapper")
+            self.model: nn.Module = build(self.cfg, "model").to(self.device)
         Checkpointer(self.model).load(weights, checkpointables=[], fill=True)
         self.model.eval()
 
@@ -219,7 +220,7 @@ class Predictor:
         """Predict one batch of prepared model inputs; the outputs are on the CPU, in float32.
 
         Raises:
-            ConfigError: the memory does not suffice.
+            ConfigError: the memory does not suffice, or the model cannot take its input.
         """
         enabled = self._amp_dtype is not None
         try:
@@ -227,6 +228,7 @@ class Predictor:
                 torch.no_grad(),
                 inference_context(self.model),
                 torch.autocast(self.device.type, dtype=self._amp_dtype, enabled=enabled),
+                explain_misfit(self.model),
             ):
                 outputs = self.model(inputs)
         except torch.OutOfMemoryError as error:

@@ -139,6 +139,11 @@ CASES = {
         [*DEMO, "--input", "{image}", "model.num_clases=3"],
         ("unknown config key model.num_clases", "Did you mean model.num_classes?"),
     ),
+    "no model of the demo": (
+        "demo",
+        [*DEMO, "--input", "{image}", "...", "model.num_classes=-1"],
+        ("model cannot be built", "TinyDetector(num_classes=-1)"),
+    ),
     "no such video": (
         "demo",
         [*DEMO, "--video-input", "{root}/a.mp4"],
@@ -164,6 +169,11 @@ CASES = {
         "visualize",
         [*DRAW, "--results", "{root}/others.json", "..."],
         ("category_id 77", "another data set"),
+    ),
+    "damaged results": (
+        "visualize",
+        [*DRAW, "--results", "{root}/damaged.json", "..."],
+        ("{root}/damaged.json: result number 1 (image 1)", "bbox of four numbers"),
     ),
     "sheet is a folder": (
         "visualize",
@@ -220,6 +230,9 @@ def fill(data):
     (root / "results.json").write_text("[]")
     (root / "others.json").write_text(
         '[{"image_id": 1, "category_id": 77, "bbox": [1, 2, 3, 4], "score": 0.9}]'
+    )
+    (root / "damaged.json").write_text(
+        '[{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3], "score": 0.9}]'
     )
     torch.save({"model": {"mean": torch.zeros(2)}}, root / "weights.pth")
     places = {
