@@ -10,8 +10,10 @@ that share the total batch, and of restarts.
 
 import itertools
 import logging
+import os
 import random
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -188,13 +190,20 @@ def _as_it_is(batch: list[dict]) -> list[dict]:
 
 
 def _leave_stopping_to_the_trainer(worker: int) -> None:
-    """Let a worker outlive Ctrl-C, and one SIGTERM, when a whole job is asked to stop.
+    """Let a worker outlive the Ctrl-C or SIGTERM that asks a whole job to stop.
 
-    The process that trains needs data for the step in progress, and ends its workers itself: by
-    asking, or by a second SIGTERM.
+    The process that trains needs data for the step in progress; its own SIGTERM ends the worker.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+    if hasattr(signal, "sigwaitinfo"):  # which tells the sender; macOS has none
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_obey_the_trainer, daemon=True).start()
+
+
+def _obey_the_trainer() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)  # as torch's own workers do
 
 
 class _Share:

@@ -4,12 +4,15 @@ import logging
 import os
 import signal
 import threading
+import time
 
 from ..d2.utils import comm
 
 __all__ = ["StopRequest"]
 
 logger = logging.getLogger(__name__)
+
+_SECOND_THOUGHT = 1.0  # seconds after which another signal is not the same request
 
 
 class StopRequest:
@@ -30,6 +33,7 @@ class StopRequest:
         self.agreed: float | bool = False
         self._before: dict[int, object] = {}
         self._process = os.getpid()
+        self._asked_at = 0.0
 
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is not threading.main_thread():
@@ -52,7 +56,12 @@ class StopRequest:
                 signal.signal(number, signal.SIG_DFL)
                 os.kill(os.getpid(), number)
             return
-        logger.warning("%s: stopping after this step.", signal.Signals(number).name)
-        self.wanted = True
-        if number != getattr(signal, "SIGUSR1", None):
+        name = signal.Signals(number).name
+        if not self.wanted:
+            logger.warning("%s: stopping after this step.", name)
+            self.wanted = True
+            self._asked_at = time.monotonic()
+        # The same request can come twice: from a terminal or `timeout`, and passed on by `make`.
+        elif name != "SIGUSR1" and time.monotonic() > self._asked_at + _SECOND_THOUGHT:
             signal.signal(number, self._before[number])
+            os.kill(os.getpid(), number)

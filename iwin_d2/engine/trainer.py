@@ -14,9 +14,8 @@ from ..d2.engine import TrainerBase
 from ..d2.utils import comm
 from ..d2.utils.events import EventStorage
 from ..errors import CheckpointError, DataError, TrainingError, UserError
-from .build import reason_of
+from .build import is_of_the_machine, reason_of
 from .interrupt import StopRequest
-from .memory import is_out_of_memory
 from .model_check import explain_misfit
 from .reproducible import seed_everything
 
@@ -109,6 +108,7 @@ class DetectionTrainer(TrainerBase):
                 logger.exception("Training failed at iteration %d:", self.iter)
                 raise
             finally:
+                self._batches = None  # ends the loading workers
                 self.after_train()
 
     def run_step(self) -> None:
@@ -243,7 +243,7 @@ class DetectionTrainer(TrainerBase):
         try:
             self.grad_scaler.step(self.optimizer)
         except (RuntimeError, LookupError, TypeError, AttributeError) as error:
-            if not self._taken_over or is_out_of_memory(error):
+            if not self._taken_over or is_of_the_machine(error):
                 raise
             raise CheckpointError(
                 f"The optimizer cannot go on from the checkpoint ({reason_of(error)}): resume with "

@@ -2,6 +2,8 @@
 
 import logging
 import random
+import subprocess
+import sys
 import traceback
 from itertools import islice
 
@@ -199,3 +201,18 @@ def test_what_cannot_be_loaded(processes):
     processes(0, 3)
     with pytest.raises(ConfigError, match="total_batch_size=4 cannot be shared equally by 3"):
         build(total_batch_size=4)
+
+
+LEFT_TO_ITSELF = """
+import sys
+from iwin_d2.data.loader import build_train_loader
+records = [{"width": 2, "height": 1}] * 8
+batches = iter(build_train_loader(records, mapper=dict, total_batch_size=2, num_workers=1))
+next(batches)
+sys.modules["kept"] = batches  # never closed, as by a trainer in a cycle of references
+"""
+
+
+def test_a_loader_that_nobody_closes_does_not_keep_the_program_from_ending():
+    done = subprocess.run([sys.executable, "-c", LEFT_TO_ITSELF], timeout=60)
+    assert done.returncode == 0

@@ -4,6 +4,8 @@ import copy
 import logging
 import os
 import signal
+import subprocess
+import time
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ from torch import nn
 from iwin_d2.checkpoint import Checkpointer
 from iwin_d2.d2.engine import HookBase, hooks
 from iwin_d2.data.loader import build_train_loader
-from iwin_d2.engine import DetectionTrainer
+from iwin_d2.engine import DetectionTrainer, interrupt
 from iwin_d2.errors import CheckpointError, ConfigError, DataError, TrainingError
 
 
@@ -259,6 +261,35 @@ def test_asked_to_stop_it_saves_and_says_so(number):
     assert signal.getsignal(number) is before
 
 
+def test_a_request_that_comes_twice_at_once_is_one():
+    trainer = make_trainer()
+    trainer.save_checkpoint = lambda: f"state after {trainer.iter}"
+
+    def ask_twice(t):
+        if t.iter == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    trainer.register_hooks([Callbacks(ask_twice)])
+    with pytest.raises(TrainingError, match="state after 4 is saved"):
+        trainer.train(0, 99)
+
+
+def test_a_second_request_ends_at_once(monkeypatch):
+    monkeypatch.setattr(interrupt, "_SECOND_THOUGHT", 0.0)
+    trainer = make_trainer()
+
+    def ask_twice(t):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(5)
+
+    trainer.register_hooks([Callbacks(ask_twice)])
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train(0, 99)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_all_processes_of_a_job_leaves_loading_workers_their_work(number):
     records = [{"item": item, "width": 2, "height": 1} for item in batch()]
@@ -272,17 +303,16 @@ def test_a_signal_to_all_processes_of_a_job_leaves_loading_workers_their_work(nu
     def ask_all_to_stop(t):
         if t.iter == 3:
             workers.extend(torch.multiprocessing.active_children())
-            for process in [*(w.pid for w in workers), os.getpid()]:
-                os.kill(process, number)
+            everybody = [str(pid) for pid in (*(w.pid for w in workers), os.getpid())]
+            subprocess.run(["kill", f"-{number:d}", *everybody], check=True)
             workers[0].join(0.2)
             assert workers[0].is_alive()
 
     trainer.register_hooks([Callbacks(ask_all_to_stop)])
     with pytest.raises(TrainingError, match="state after 4 is saved"):
         trainer.train(0, 99)
-    trainer._batches = None  # the loader ends its workers by asking
     workers[0].join(10)
-    assert not workers[0].is_alive()
+    assert not workers[0].is_alive()  # the training has ended, and with it its workers
 
 
 def test_infinite_loss_stops_too():
