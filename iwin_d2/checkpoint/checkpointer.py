@@ -203,7 +203,8 @@ class Checkpointer(DetectionCheckpointer):
         try:
             return super().load(path, checkpointables)
         except _MISFITS as error:
-            if isinstance(error, torch.OutOfMemoryError):
+            # Others than that of load_state_dict are of the machine, or of another process.
+            if isinstance(error, RuntimeError) and "state_dict" not in str(error):
                 raise
             if remote and isinstance(error, (OSError, AssertionError)):
                 raise CheckpointError(

@@ -13,8 +13,9 @@ from ..config_overrides import locate
 from ..d2.config import instantiate
 from ..errors import ConfigError, UserError
 from .memory import is_out_of_memory
+from .processes import is_lost_connection
 
-__all__ = ["TRACEBACK_HINT", "build", "reason_of"]
+__all__ = ["TRACEBACK_HINT", "build", "is_of_the_machine", "reason_of"]
 
 TRACEBACK_HINT = "(IWIN_D2_TRACEBACK=1 shows where)"
 _SHORT = 60  # characters of an argument that is shown
@@ -33,7 +34,7 @@ def build(cfg: DictConfig, key: str) -> Any:
     except (UserError, MissingMandatoryValue, InterpolationToMissingValueError, MemoryError):
         raise
     except Exception as error:  # of constructors, which can be anybody's
-        if is_out_of_memory(error):
+        if is_of_the_machine(error):
             raise
         call = _failed_call(cfg, key, error.__traceback__)
         place = call[0] if call else key
@@ -43,6 +44,11 @@ def build(cfg: DictConfig, key: str) -> Any:
             f"{place} cannot be built ({reason_of(error)}{where}): correct it in the config, or by "
             f"an override {TRACEBACK_HINT}."
         ) from error
+
+
+def is_of_the_machine(error: BaseException) -> bool:
+    """Whether an error is no fault of config or data: out of memory, or another process is gone."""
+    return is_out_of_memory(error) or is_lost_connection(error)
 
 
 def reason_of(error: BaseException, limit: int = 300) -> str:

@@ -10,8 +10,7 @@ from torch import nn
 from ..d2.config import instantiate
 from ..d2.data import DatasetCatalog, MetadataCatalog
 from ..errors import ConfigError, UserError
-from .build import TRACEBACK_HINT, reason_of
-from .memory import is_out_of_memory
+from .build import TRACEBACK_HINT, is_of_the_machine, reason_of
 
 __all__ = ["check_num_classes", "dataset_names", "explain_misfit"]
 
@@ -32,7 +31,7 @@ def explain_misfit(model: nn.Module) -> Iterator[None]:
         raise
     except _COMPLAINTS as error:
         name = _failed_part(model, error)
-        if name is None or is_out_of_memory(error):
+        if name is None or is_of_the_machine(error):
             raise
         part = f"model part {name}" if name else "model"
         raise ConfigError(

@@ -72,6 +72,9 @@ def test_other_errors_pass():
             raise error
     with pytest.raises(RuntimeError, match="outside"), explain_misfit(model):
         raise RuntimeError("outside of the model")
+    gone = RuntimeError("Connection closed by peer [127.0.0.1]:1234")
+    with pytest.raises(RuntimeError, match="closed by peer"), explain_misfit(model):
+        model(gone)
     lack = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 1 byte")
     with pytest.raises(TrainingError, match="Out of m"), explain_out_of_memory(model):  # noqa: SIM117
         with explain_misfit(model):
