@@ -298,11 +298,11 @@ def test_a_signal_to_all_processes_of_a_job_leaves_loading_workers_their_work(nu
     )
     trainer = make_trainer(loader)
     trainer.save_checkpoint = lambda: f"state after {trainer.iter}"
-    workers = []
+    workers, others = [], set(torch.multiprocessing.active_children())  # of other tests
 
     def ask_all_to_stop(t):
         if t.iter == 3:
-            workers.extend(torch.multiprocessing.active_children())
+            workers.extend(set(torch.multiprocessing.active_children()) - others)
             everybody = [str(pid) for pid in (*(w.pid for w in workers), os.getpid())]
             subprocess.run(["kill", f"-{number:d}", *everybody], check=True)
             workers[0].join(0.2)
