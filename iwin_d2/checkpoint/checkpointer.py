@@ -26,8 +26,15 @@ _NUMBERED = re.compile(r"model_(\d{7,})\.pth")
 
 
 # What loading raises where a file does not fit, or cannot be fetched.
-_MISFITS = (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError)
-_MISFITS += (AssertionError,)
+_MISFITS = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+)
 
 
 class Checkpointer(DetectionCheckpointer):
@@ -117,21 +124,21 @@ class Checkpointer(DetectionCheckpointer):
         folder = Path(self.save_dir) if self.save_dir else None
         if folder is None or not folder.is_dir():
             return []
-        numbered = {int(m[1]): p for p in folder.iterdir() if (m := _NUMBERED.fullmatch(p.name))}
-        files = [numbered[number] for number in sorted(numbered, reverse=True)]
+        found = ((_NUMBERED.fullmatch(path.name), path) for path in folder.iterdir())
+        newest_first = sorted(((int(m[1]), path) for m, path in found if m), reverse=True)
         tag = folder / "last_checkpoint"
         named = tag.read_text(errors="replace").strip() if tag.is_file() else ""
         if not named:
-            return [str(path) for path in files]
+            return [str(path) for _, path in newest_first]
         match = _NUMBERED.fullmatch(named)
         last = int(match[1]) if match else float("inf")
         written = tag.stat().st_mtime_ns
         since = [
             path
-            for number, path in sorted(numbered.items(), reverse=True)
+            for number, path in newest_first
             if number > last and path.stat().st_mtime_ns > written
         ]
-        earlier = [path for number, path in sorted(numbered.items(), reverse=True) if number < last]
+        earlier = [path for number, path in newest_first if number < last]
         return [str(path) for path in [*since, folder / named, *earlier]]
 
     def resume_or_load(

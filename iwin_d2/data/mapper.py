@@ -22,8 +22,9 @@ class DetectionMapper(DatasetMapper):
 
         Raises:
             DataError: the image is missing, damaged, not an image, of more than 8 bits a channel
-                or of another size than the json says, its masks do not have the format that
-                `instance_mask_format` names, or an augmentation fails.
+                or of another size than the json says, or its masks do not have the format that
+                `instance_mask_format` names.
+            AugmentationError: the image is whole, but something in its preparation fails.
         """
         problem = self._mask_problem(dataset_dict) or self._depth_problem(dataset_dict)
         if problem:

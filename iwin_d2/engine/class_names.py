@@ -16,7 +16,7 @@ from ..config_overrides import locate
 from ..d2.config import instantiate
 from ..d2.data import DatasetCatalog, Metadata, MetadataCatalog
 from ..data.coco import num_coco_classes
-from ..data.coco_check import read_coco_json
+from ..data.coco_json import read_coco_json, read_single_list
 from ..errors import ConfigError, UserError
 
 __all__ = [
@@ -148,7 +148,9 @@ def _dataset_metadata(names: Any):
     metadata = MetadataCatalog.get(name)
     if not metadata.get("thing_classes") and metadata.get("json_file"):
         # Reading the whole data set would also look for its images, which nobody needs here.
-        categories = read_coco_json(metadata.json_file)["categories"]
+        categories = read_single_list(metadata.json_file, "categories")
+        if categories is None:
+            categories = read_coco_json(metadata.json_file)["categories"]
         categories = sorted(categories, key=lambda category: category["id"])
         return Metadata(
             name=name,
