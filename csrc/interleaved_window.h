@@ -1,0 +1,80 @@
+// Index arithmetic of interleaved windows (arXiv 2507.18405, section 3), shared by every backend.
+//
+// A map of height x width tokens, padded to the next multiples of the window, splits into
+// groups_h x groups_w windows. Window (a, b) holds the tokens at rows a, a + groups_h, ... and
+// columns b, b + groups_w, ..., of every frame: window tokens in the order (frame, row, column).
+#pragma once
+
+#include <cstdint>
+
+#if defined(__CUDACC__)
+#define IWIN_HOST_DEVICE __host__ __device__ __forceinline__
+#else
+#define IWIN_HOST_DEVICE inline
+#endif
+
+namespace iwin_d2 {
+
+struct WindowGrid {
+  int64_t batch;
+  int64_t frames;
+  int64_t height;
+  int64_t width;
+  int64_t window_h;
+  int64_t window_w;
+  int64_t groups_h;
+  int64_t groups_w;
+
+  // All sides and frames are at least 1; the batch may be 0.
+  static WindowGrid make(
+      int64_t batch,
+      int64_t frames,
+      int64_t height,
+      int64_t width,
+      int64_t window_h,
+      int64_t window_w) {
+    return {
+        batch,
+        frames,
+        height,
+        width,
+        window_h,
+        window_w,
+        (height + window_h - 1) / window_h,
+        (width + window_w - 1) / window_w};
+  }
+
+  IWIN_HOST_DEVICE int64_t windows_per_image() const { return groups_h * groups_w; }
+
+  IWIN_HOST_DEVICE int64_t windows() const { return batch * windows_per_image(); }
+
+  IWIN_HOST_DEVICE int64_t tokens_per_window() const { return frames * window_h * window_w; }
+
+  IWIN_HOST_DEVICE bool has_padding() const {
+    return height % window_h != 0 || width % window_w != 0;
+  }
+};
+
+// Where a token of a window lies in the map. Outside the map it is padding.
+struct TokenPlace {
+  int64_t image;
+  int64_t frame;
+  int64_t row;
+  int64_t column;
+  bool inside;
+};
+
+// Windows count image by image, within an image row by row.
+IWIN_HOST_DEVICE TokenPlace place_of(const WindowGrid& grid, int64_t window, int64_t token) {
+  const int64_t in_image = window % grid.windows_per_image();
+  const int64_t in_frame = token % (grid.window_h * grid.window_w);
+  TokenPlace place;
+  place.image = window / grid.windows_per_image();
+  place.frame = token / (grid.window_h * grid.window_w);
+  place.row = in_image / grid.groups_w + in_frame / grid.window_w * grid.groups_h;
+  place.column = in_image % grid.groups_w + in_frame % grid.window_w * grid.groups_w;
+  place.inside = place.row < grid.height && place.column < grid.width;
+  return place;
+}
+
+}  // namespace iwin_d2
