@@ -27,19 +27,29 @@ def attention(
     groups = group_counts((height, width), window)
     # One window more than there are: a count that may be 1 would be pinned down as well.
     n = torch.arange(groups[0] * groups[1] + 1, device=device)[:, None, None]
-    row = n // groups[1] + groups[0] * torch.arange(window[0], device=device)[:, None]
-    column = n % groups[1] + groups[1] * torch.arange(window[1], device=device)
+    a, b = _divide(n, groups[1])
+    row = a + groups[0] * torch.arange(window[0], device=device)[:, None]
+    column = b + groups[1] * torch.arange(window[1], device=device)
     inside = ((row < height) & (column < width)).flatten(1)  # [windows, tokens of a frame]
     token = torch.where(inside, (row * width + column).flatten(1), 0)
 
     x = qkv.flatten(2, 3)[:, :, token]  # [B, T, windows, tokens of a frame, 3 * C]
     x = torch.where(inside[..., None], x, 0 if pad_qkv is None else pad_qkv.to(x.dtype))
-    x = x.transpose(1, 2).flatten(2, 3)
-    q, k, v = x.unflatten(-1, (3, num_heads, -1)).permute(3, 0, 1, 4, 2, 5).unbind(0)
+    # ONNX has attention for four dimensions: images and windows count as one.
+    x = x.transpose(1, 2).flatten(2, 3).flatten(0, 1)
+    q, k, v = x.unflatten(-1, (3, num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
     out = F.scaled_dot_product_attention(q, k, v, scale=scale)
-    out = out.transpose(2, 3).flatten(3).unflatten(2, (frames, -1)).transpose(1, 2)
+    out = out.transpose(1, 2).reshape(
+        qkv.shape[0], n.shape[0], frames, window[0] * window[1], qkv.shape[-1] // 3
+    )
+    out = out.transpose(1, 2)
 
     row, column = torch.arange(height, device=device)[:, None], torch.arange(width, device=device)
-    window_of = row % groups[0] * groups[1] + column % groups[1]
-    place = row // groups[0] * window[1] + column // groups[1]
-    return out[:, :, window_of, place]
+    (i, a), (j, b) = _divide(row, groups[0]), _divide(column, groups[1])
+    return out[:, :, a * groups[1] + b, i * window[1] + j]
+
+
+def _divide(n: Tensor, by: int) -> tuple[Tensor, Tensor]:
+    """Return quotient and remainder; ONNX has no remainder by a size that is not known."""
+    quotient = n // by
+    return quotient, n - quotient * by
