@@ -1,0 +1,41 @@
+// What the extension was built from and for, to be shown and to be checked before it is loaded.
+#include <torch/library.h>
+
+#include <string>
+
+
+#if defined(__clang__)
+#define IWIN_COMPILER "Clang " __clang_version__
+#else
+#define IWIN_COMPILER "GCC " __VERSION__
+#endif
+
+#if defined(__x86_64__)
+#define IWIN_INSTRUCTION_SETS "avx512 avx2 baseline"
+#else
+#define IWIN_INSTRUCTION_SETS "baseline"
+#endif
+
+#if defined(IWIN_D2_WITH_CUDA)
+#define IWIN_DEVICES "CPU and CUDA"
+#else
+#define IWIN_DEVICES "CPU"
+#endif
+
+// iwin_d2/ops/extension.py looks for this text in the file, since code built for another PyTorch
+// had better not be loaded: hence a variable that the compiler keeps whole.
+extern "C" __attribute__((used, visibility("default"))) const char iwin_d2_build_info[] =
+    "iwin_d2 extension for PyTorch " IWIN_D2_TORCH_VERSION ", " IWIN_DEVICES
+    " (" IWIN_INSTRUCTION_SETS "), " IWIN_COMPILER;
+
+namespace {
+
+std::string build_info() {
+  return iwin_d2_build_info;
+}
+
+}  // namespace
+
+TORCH_LIBRARY_FRAGMENT(iwin_d2, m) {
+  m.def("build_info() -> str", &build_info);
+}

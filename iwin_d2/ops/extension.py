@@ -1,0 +1,74 @@
+"""The compiled operators, `torch.ops.iwin_d2`: one file, found and loaded once.
+
+setup.py builds the file from csrc/. Without it, or with one that does not fit, everything runs on
+the plain-PyTorch reference, and `reason()` says why.
+"""
+
+import os
+import re
+
+import torch
+
+__all__ = ["file_path", "load", "loaded", "reason"]
+
+_HOW = "`make build` builds it, as does installing with pip --no-build-isolation"
+# csrc/build_info.cpp writes it into the file.
+_MARK = re.compile(rb"iwin_d2 extension for PyTorch ([^\s,]+),")
+
+_tried = False
+_reason = "the extension has not been looked for yet"
+
+
+def file_path() -> str:
+    """Return the file that is loaded: IWIN_D2_EXTENSION where it is set, else the package's own."""
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    return os.environ.get("IWIN_D2_EXTENSION") or os.path.join(package, "_C.abi3.so")
+
+
+def load() -> None:
+    """Load the operators when they are there and fit; never raises. A second call does nothing."""
+    global _tried, _reason
+    if not _tried:
+        _tried = True
+        _reason = _load(file_path())
+
+
+def loaded() -> bool:
+    """Return whether the compiled operators are registered in `torch.ops.iwin_d2`."""
+    return _reason == ""
+
+
+def reason() -> str:
+    """Return why they are not, as a sentence without its full stop; "" where they are."""
+    return _reason
+
+
+def _load(path: str) -> str:
+    # A second file would register every operator a second time, which ends the process.
+    if hasattr(torch.ops.iwin_d2, "build_info"):
+        return ""
+    if not os.path.isfile(path):
+        if os.environ.get("IWIN_D2_EXTENSION"):
+            return f"IWIN_D2_EXTENSION names {path}, and there is no such file"
+        return f"the compiled operators are not built (no {path}): {_HOW}"
+    # Code that was built for another PyTorch may well load, and then crash: look first.
+    try:
+        with open(path, "rb") as file:
+            mark = _MARK.search(file.read())
+    except OSError as error:
+        return f"{path} cannot be read ({error.strerror}): {_HOW}"
+    if mark is None:
+        return f"{path} does not hold the compiled operators: {_HOW}"
+    built_for = mark[1].decode()
+    if _minor(built_for) != _minor(torch.__version__):
+        return f"{path} was built for PyTorch {built_for} and this is {torch.__version__}: {_HOW}"
+    try:
+        torch.ops.load_library(path)
+    except OSError as error:
+        return f"{path} cannot be loaded ({error.__cause__ or error}): {_HOW}"
+    return ""
+
+
+def _minor(version: str) -> list[str]:
+    """The part of a version that decides: 2.11.0+cu130 -> [2, 11]."""
+    return version.split(".")[:2]
