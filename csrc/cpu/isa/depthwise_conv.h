@@ -90,3 +90,64 @@ inline void depthwise_row(
     depthwise_all_channels<true>(channels, above, here, below, weights, bias, add, out, width);
   }
 }
+
+template <typename V, typename In>
+inline void depthwise_channels_grad(
+    int64_t first,
+    const In* above,
+    const In* here,
+    const In* below,
+    const In* grad,
+    Compute<In>* sums,
+    int64_t width,
+    int64_t channels) {
+  V sum[10] = {};
+  V left = V{};
+  V middle = read<V>(grad + first);
+  const int64_t end = width * channels + first;
+  for (int64_t i = first; i < end; i += channels) {
+    const V right = i + channels < end ? read<V>(grad + i + channels) : V{};
+    const V a = read<V>(above + i);
+    const V b = read<V>(here + i);
+    const V c = read<V>(below + i);
+    sum[0] += right * a;
+    sum[1] += middle * a;
+    sum[2] += left * a;
+    sum[3] += right * b;
+    sum[4] += middle * b;
+    sum[5] += left * b;
+    sum[6] += right * c;
+    sum[7] += middle * c;
+    sum[8] += left * c;
+    sum[9] += middle;
+    left = middle;
+    middle = right;
+  }
+  // Of one row at a time: a sum over a whole map, term by term, would lose digits.
+#pragma GCC unroll 10
+  for (int tap = 0; tap < 10; tap++) {
+    Compute<In>* to = sums + tap * channels + first;
+    write(to, read<V>(to) + sum[tap]);
+  }
+}
+
+// Adds to `sums`, [10, channels]: the gradients of the nine taps and of the bias, from the three
+// rows of the map and the row `grad` of the result's gradient.
+template <typename In>
+inline void depthwise_row_grad(
+    const In* above,
+    const In* here,
+    const In* below,
+    const In* grad,
+    Compute<In>* sums,
+    int64_t width,
+    int64_t channels) {
+  using T = Compute<In>;
+  int64_t first = 0;
+  for (; first + kLanes<T> <= channels; first += kLanes<T>) {
+    depthwise_channels_grad<Vec<T>>(first, above, here, below, grad, sums, width, channels);
+  }
+  for (; first < channels; first++) {
+    depthwise_channels_grad<T>(first, above, here, below, grad, sums, width, channels);
+  }
+}
