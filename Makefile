@@ -5,20 +5,31 @@ RUN := .venv/bin/python
 TEST_SETUP := $(if $(filter .venv/bin/python,$(RUN)),setup)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-slow lint format benchmark clean
+.PHONY: help setup build quickstart test test-slow test-sanitize lint format benchmark clean
+
+# A build of the operators that ends the process at the first bad access or undefined behaviour.
+SANITIZED := build/sanitize
+SANITIZE := -fsanitize=address,undefined
+# Python itself is not built so: the runtime has to come first, and with it the library that throws
+# exceptions. Python and PyTorch keep memory to the end on purpose, CUDA maps where ASan would not.
+SANITIZER_RUNTIME = $(foreach name,libasan.so libubsan.so libstdc++.so,$(shell $(CXX) -print-file-name=$(name)))
+SANITIZER_OPTIONS := ASAN_OPTIONS=detect_leaks=0:protect_shadow_gap=0 UBSAN_OPTIONS=print_stacktrace=1
 
 help:
 	@echo "make quickstart  generate a small data set, train a detector on it, evaluate, draw"
 	@echo "make test        the test suite; RUN=/path/to/python tests another environment"
 	@echo "make test-slow   what takes too long for the everyday suite"
+	@echo "make test-sanitize  the operators' tests under AddressSanitizer and UBSan (GCC)"
 	@echo "make lint        ruff: lint and format check"
 	@echo "make format      ruff: fix and format"
 	@echo "make benchmark   the figures of docs/benchmarks.md"
-	@echo "make setup       only the environment in .venv"
+	@echo "make setup       only the environment in .venv, with compiled operators where it can"
+	@echo "make build       the compiled operators, or why they cannot be compiled"
+	@echo "make clean       remove .venv and everything that was built"
 
-setup:
+setup build:
 	@command -v $(PYTHON) >/dev/null || { echo "set-up failed: there is no $(PYTHON): install Python 3.10 or newer, or run make PYTHON=/path/to/python3." >&2; exit 1; }
-	@$(PYTHON) tools/setup_venv.py
+	@$(PYTHON) tools/setup_venv.py $(if $(filter build,$@),--build)
 
 quickstart: setup
 	@$(RUN) tools/quickstart.py
@@ -28,6 +39,18 @@ test: $(TEST_SETUP)
 
 test-slow: $(TEST_SETUP)
 	@$(RUN) -m pytest -m slow
+
+test-sanitize: setup
+	@mkdir -p $(SANITIZED)
+	@echo "compiling the operators with $(SANITIZE) (minutes)"
+	@IWIN_D2_BUILD=cpu CXX="$(CXX)" LDFLAGS="$(SANITIZE)" \
+	    CXXFLAGS="$(SANITIZE) -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g -O1" \
+	    $(RUN) setup.py build_ext --build-lib $(SANITIZED) --build-temp $(SANITIZED)/temp \
+	    > $(SANITIZED)/log 2>&1 || { tail -n 40 $(SANITIZED)/log; exit 1; }
+	@export IWIN_D2_EXTENSION=$(CURDIR)/$(SANITIZED)/iwin_d2/_C.abi3.so LD_PRELOAD="$(SANITIZER_RUNTIME)" \
+	    $(SANITIZER_OPTIONS); \
+	$(RUN) -c "import sys; from iwin_d2.ops import extension as e; e.load(); sys.exit(e.reason() or 0)" && \
+	$(RUN) -m pytest --capture=sys tests/ops
 
 lint: setup
 	@$(RUN) -m ruff check .
@@ -41,4 +64,4 @@ benchmark: setup
 	@$(RUN) tools/benchmark.py all
 
 clean:
-	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv build iwin_d2/_C.abi3.so* *.egg-info .pytest_cache .ruff_cache

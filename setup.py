@@ -16,6 +16,7 @@ import re
 import shlex
 import shutil
 import sys
+import sysconfig
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,6 +27,9 @@ CHOICES = ("auto", "cpu", "cuda", "none")
 COMPILERS = ("c++", "g++", "clang++")
 # torch.ops.load_library loads the file, not Python's import: it has no use of Python's ABI.
 FILE_NAME = "_C.abi3.so"
+# How the outcome is told; tools/setup_venv.py reads these lines.
+BUILT = "the operators are compiled"
+WITHOUT = "no compiled operators, plain PyTorch instead"
 
 
 class BuildError(Exception):
@@ -204,7 +208,7 @@ def extension(kind, found):
     )
 
 
-def build_command(request, compiler):
+def build_command(request, kind, compiler):
     """Return the command build_ext: PyTorch's, with one compiler and flags of our own."""
     from torch.utils.cpp_extension import BuildExtension
 
@@ -213,11 +217,13 @@ def build_command(request, compiler):
             try:
                 with one_at_a_time(self.build_temp):
                     super().run()
+                say(f"{BUILT} for {'the CPU' if kind == 'cpu' else 'the CPU and CUDA'}")
             except (Exception, SystemExit) as error:
-                sentence = f"compiling the operators failed ({error}); the output above says where"
+                cause = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+                sentence = f"compiling csrc/ failed ({cause})"
                 if request != "auto":
                     raise SystemExit(f"error: {sentence}.") from None
-                say(f"{sentence}: the package works without them, on plain PyTorch.")
+                say(f"{WITHOUT}: {sentence}")
                 self.extensions = []
 
         def build_extensions(self):
@@ -256,29 +262,29 @@ def one_at_a_time(folder):
 
 
 def say(sentence):
-    print(f"iwin_d2: {sentence}", file=sys.stderr)
+    print(f"iwin_d2: {sentence}.", file=sys.stderr, flush=True)
 
 
 def main():
     try:
         request = requested()
-        if request == "none":
-            return setup()
-        found = survey()
+        found = None if request == "none" else survey()
         kind, reason = decide(request, found)
     except BuildError as error:
         raise SystemExit(f"error: {error}") from None
     if kind == "none":
-        say(f"installing without compiled operators: {reason}.")
+        say(f"{WITHOUT}: {reason}")
         return setup()
-    # Before PyTorch's build tools are imported, which read both.
-    if found.toolkit:
+    # What PyTorch's build tools read, in part when they are imported:
+    if kind == "cuda":
         os.environ["CUDA_HOME"] = str(found.toolkit)
     os.environ["CXX"] = found.compiler
+    # Where the ninja of a virtual environment lies that is not activated.
+    os.environ["PATH"] = os.pathsep.join([os.environ["PATH"], sysconfig.get_path("scripts")])
     os.environ.setdefault("MAX_JOBS", str(len(os.sched_getaffinity(0))))
     setup(
         ext_modules=[extension(kind, found)],
-        cmdclass={"build_ext": build_command(request, found.compiler)},
+        cmdclass={"build_ext": build_command(request, kind, found.compiler)},
         options={"bdist_wheel": {"py_limited_api": "cp310"}},
     )
 

@@ -1,11 +1,18 @@
 #!/usr/bin/env python3
-"""Make .venv ready: create it when missing, install what the project needs, once.
+"""Make .venv ready: create it when missing, install what the project needs, compile the operators.
 
-Run by `make`; standard library only, since nothing is installed yet. A second run with nothing
-changed takes a moment. Any Python 3.7 can read it, and say that it is too old.
+Run by `make`; standard library only, since nothing is installed yet. Each step has its stamp: a
+change in csrc/ compiles again and installs nothing, a second run with nothing changed takes a
+moment. `--build` compiles in any case, and fails where nothing can be compiled. Any Python 3.7 can
+read this file, and say that it is too old.
 """
 
+import contextlib
 import hashlib
+import json
+import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -14,6 +21,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 VENV = ROOT / ".venv"
 STAMP = VENV / "iwin_d2.stamp"
+OPERATORS = ROOT / "iwin_d2" / "_C.abi3.so"
+OPERATORS_STAMP = VENV / "operators.json"
+OPERATORS_LOG = VENV / "operators.log"
 OLDEST_PYTHON = (3, 10)
 GIGABYTES_NEEDED = 8
 
@@ -22,20 +32,31 @@ class SetupError(Exception):
     """Why the environment could not be made, in one sentence."""
 
 
-def main():
+def main(arguments=()):
     """Set up; return the exit status."""
     try:
         check_python(sys.version_info, sys.executable)
-        if STAMP.is_file() and STAMP.read_text() == fingerprint():
-            print("set-up: .venv is ready")
-            return 0
-        create_venv()
-        install()
-        STAMP.write_text(fingerprint())
+        installed = STAMP.is_file() and STAMP.read_text() == fingerprint()
+        if not installed:
+            create_venv()
+            install()
+            STAMP.write_text(fingerprint())
+        must_build = "--build" in arguments
+        without = None if must_build else what_operators_lack()
+        compiled = without is not None
+        if not compiled:
+            without = build_operators()
+        if must_build and without:
+            raise SetupError(f"{without}.")
     except SetupError as error:
         print(f"set-up failed: {error}", file=sys.stderr)
         return 1
-    print("set-up: done; `. .venv/bin/activate` gives you the same environment")
+    if without:
+        print(f"set-up: {without}")
+    if installed and compiled:
+        print("set-up: .venv is ready")
+    else:
+        print("set-up: done; `. .venv/bin/activate` gives you the same environment")
     return 0
 
 
@@ -57,13 +78,17 @@ def check_python(version, executable):
 
 
 def fingerprint():
-    """What the environment was made from; when it changes, set-up runs again."""
-    digest = hashlib.sha256(sys.version.encode())
-    sources = [ROOT / name for name in ("constraints.txt", "pyproject.toml", "setup.py")]
-    sources += sorted(path for path in (ROOT / "csrc").rglob("*") if path.is_file())
-    for path in [*sources, Path(__file__)]:
-        digest.update(path.name.encode() + path.read_bytes())
-    return digest.hexdigest()
+    """What the environment was made from; when it changes, pip runs again."""
+    sources = [ROOT / name for name in ("constraints.txt", "pyproject.toml")]
+    return digest([*sources, Path(__file__)], sys.version)
+
+
+def digest(paths, text):
+    """One number for a text and for the names and contents of files."""
+    sha = hashlib.sha256(text.encode())
+    for path in paths:
+        sha.update(path.name.encode() + path.read_bytes())
+    return sha.hexdigest()
 
 
 def create_venv():
@@ -97,18 +122,32 @@ def install():
     command = [*pip, "install", "--constraint", "constraints.txt", "--editable", ".[dev]"]
     print("set-up: installing PyTorch and the other requirements into .venv (about 5 GB; minutes)")
     print("set-up: " + " ".join(["pip", *command[4:]]), flush=True)
+    # Without PyTorch, in pip's isolated build, nothing can be compiled: that is the next step.
+    environ = dict(os.environ, IWIN_D2_BUILD="none")
+    status, output = run(command, environ, r"(Collecting|Building|Installing|Successfully) .*")
+    if status != 0:
+        log = VENV / "pip.log"
+        log.write_text(output)
+        raise SetupError(f"{diagnose(output)} (pip's whole output: {log})")
+
+
+def run(command, environ, shown):
+    """Run a command, print those of its lines that match; return exit status and whole output."""
     lines = []
     with subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        cwd=ROOT,
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
     ) as process:
         for line in process.stdout:
             lines.append(line)
-            if line.startswith(("Collecting", "Building", "Installing", "Successfully")):
+            if re.match(shown, line):
                 print("  " + line.rstrip()[:100], flush=True)
-    if process.returncode != 0:
-        log = VENV / "pip.log"
-        log.write_text("".join(lines))
-        raise SetupError(f"{diagnose(''.join(lines))} (pip's whole output: {log})")
+    return process.returncode, "".join(lines)
 
 
 def diagnose(output):
@@ -145,5 +184,72 @@ def diagnose(output):
     return f"pip failed: {errors[-1][len('ERROR: ') :] if errors else 'no error message'}."
 
 
+def operators_state():
+    """What the operators are compiled from, and what this machine has to compile them with."""
+    sources = sorted(path for path in (ROOT / "csrc").rglob("*") if path.suffix != ".md")
+    sources = [ROOT / "setup.py", *(path for path in sources if path.is_file())]
+    torch = sorted(path.name for path in VENV.glob("lib/python*/site-packages/torch-*.dist-info"))
+    folders = [os.environ.get(name) for name in ("CUDA_HOME", "CUDA_PATH")] + ["/usr/local/cuda"]
+    headers = [os.path.join(folder, "include/cuda_runtime.h") for folder in folders if folder]
+    return {
+        "sources": digest(sources, "".join([fingerprint(), *torch])),
+        "request": os.environ.get("IWIN_D2_BUILD", ""),
+        "compiler": find_compiler(),
+        "toolkit": next((header for header in headers if os.path.isfile(header)), None),
+    }
+
+
+def find_compiler():
+    """The file of the C++ compiler that setup.py would take, or None."""
+    names = shlex.split(os.environ.get("CXX", ""))[:1] or ["c++", "g++", "clang++"]
+    found = next((path for path in map(shutil.which, names) if path), None)
+    return found and os.path.realpath(found)
+
+
+def what_operators_lack():
+    """Return what the last attempt lacked, "" where it succeeded, None when to compile (again)."""
+    try:
+        stamp = json.loads(OPERATORS_STAMP.read_text())
+        before, without = stamp["state"], stamp["without"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    now = operators_state()
+    if not without:
+        if not OPERATORS.is_file():
+            return None
+        if now["compiler"] is None:
+            # It was there, did its work and is not needed any more.
+            now["compiler"] = before["compiler"]
+    return without if now == before else None
+
+
+def build_operators():
+    """Compile csrc/ in place; return "" or, where this machine cannot do that, what it lacks."""
+    state = operators_state()
+    if state["compiler"] and state["request"] != "none":
+        print("set-up: compiling the operators (about a minute)", flush=True)
+    command = [str(VENV / "bin" / "python"), "setup.py", "build_ext", "--inplace"]
+    status, output = run(command, dict(os.environ), r"\S+: (warning|error): ")
+    OPERATORS_LOG.write_text(output)
+    said = re.findall(r"^iwin_d2: (.*)\.$", output, re.MULTILINE)
+    if status != 0 or not said:
+        errors = re.findall(r"^error: (.*)\.$", output, re.MULTILINE) or ["setup.py failed"]
+        raise SetupError(f"{with_log(errors[-1])}.")
+    without = "" if said[-1].startswith("the operators are compiled") else with_log(said[-1])
+    if without:
+        # What other sources were compiled to is not to be used.
+        with contextlib.suppress(FileNotFoundError):
+            OPERATORS.unlink()
+    else:
+        print(f"set-up: {said[-1]}", flush=True)
+    OPERATORS_STAMP.write_text(json.dumps({"state": state, "without": without}))
+    return without
+
+
+def with_log(sentence):
+    """Add where the compiler's output is, to a sentence about it."""
+    return f"{sentence}; its output is in {OPERATORS_LOG}" if "failed" in sentence else sentence
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

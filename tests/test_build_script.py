@@ -1,0 +1,225 @@
+"""setup.py builds what IWIN_D2_BUILD asks for, or says in one sentence why it does not."""
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+VARIABLES = ("IWIN_D2_BUILD", "IWIN_D2_EXTENSION", "CXX", "CXXFLAGS", "LDFLAGS", "MAX_JOBS")
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("build_script", ROOT / "setup.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def machine(**missing):
+    """A machine that can build everything, but for what is given."""
+    everything = {
+        "compiler": "c++",
+        "toolkit": Path("/cuda"),
+        "toolkit_version": (13, 0),
+        "cuda_sources": ["csrc/cuda/op_kernel.cu"],
+        "torch": "2.11.0",
+        "torch_cuda": "13.0",
+        "torch_error": "it is not installed",
+    }
+    return SimpleNamespace(**{**everything, **missing})
+
+
+MISSING = [
+    ({"torch": None}, "none", r"PyTorch cannot be imported .*--no-build-isolation"),
+    ({"compiler": None}, "none", r"no C\+\+ compiler.*g\+\+"),
+    ({"cuda_sources": []}, "cpu", "no CUDA operators"),
+    ({"torch_cuda": None}, "cpu", r"PyTorch 2\.11\.0 is built without CUDA"),
+    ({"toolkit": None, "toolkit_version": None}, "cpu", "no CUDA toolkit.*CUDA_HOME"),
+    ({"toolkit_version": (12, 4)}, "cpu", r"/cuda is CUDA 12\.4 and PyTorch is built for 13\.0"),
+]
+
+
+@pytest.mark.parametrize(("missing", "kind", "reason"), MISSING)
+def test_auto_builds_what_the_machine_allows(script, missing, kind, reason):
+    built, why = script.decide("auto", machine(**missing))
+    assert built == kind
+    assert re.search(reason, why)
+
+
+@pytest.mark.parametrize(("missing", "kind", "reason"), MISSING)
+def test_what_is_asked_for_and_out_of_reach_is_an_error(script, missing, kind, reason):
+    with pytest.raises(script.BuildError, match=f"IWIN_D2_BUILD=cuda is out of reach: .*{reason}"):
+        script.decide("cuda", machine(**missing))
+    if kind == "none":
+        with pytest.raises(script.BuildError, match=f"=cpu is out of reach: .*{reason}"):
+            script.decide("cpu", machine(**missing))
+    else:
+        assert script.decide("cpu", machine(**missing)) == ("cpu", None)
+
+
+def test_a_machine_that_lacks_nothing(script):
+    assert script.decide("auto", machine()) == ("cuda", None)
+    assert script.decide("cuda", machine()) == ("cuda", None)
+    assert script.decide("cpu", machine()) == ("cpu", None)
+    assert script.decide("none", None) == ("none", "IWIN_D2_BUILD=none")
+
+
+def test_the_request(script):
+    assert script.requested({}) == script.requested({"IWIN_D2_BUILD": ""}) == "auto"
+    assert script.requested({"IWIN_D2_BUILD": "none"}) == "none"
+    with pytest.raises(script.BuildError, match=r"IWIN_D2_BUILD='gpu' .* auto, cpu, cuda, none\."):
+        script.requested({"IWIN_D2_BUILD": "gpu"})
+
+
+def executable(path):
+    path.write_text("#!/bin/sh\n")
+    path.chmod(0o755)
+
+
+def test_the_compiler(script, tmp_path):
+    path = {"PATH": str(tmp_path)}
+    assert script.find_compiler(path) is None
+    executable(tmp_path / "clang++")
+    assert script.find_compiler(path) == "clang++"
+    executable(tmp_path / "g++")
+    assert script.find_compiler(path) == "g++"
+    # Named by hand, nothing else will do.
+    assert script.find_compiler({**path, "CXX": "icpx"}) is None
+    assert script.find_compiler({**path, "CXX": "clang++ -fcolor"}) == "clang++ -fcolor"
+
+
+def test_the_toolkit_is_where_its_header_is(script, tmp_path):
+    # Such as the folder above an nvcc that is only a wrapper.
+    wrapper, toolkit, default = tmp_path / "wrapper", tmp_path / "toolkit", tmp_path / "default"
+    (wrapper / "bin").mkdir(parents=True)
+    environ = {"CUDA_HOME": str(wrapper), "CUDA_PATH": str(toolkit)}
+    assert script.find_toolkit(environ, str(default)) is None
+    for folder in (default, toolkit):
+        (folder / "include").mkdir(parents=True)
+        (folder / "include/cuda_runtime.h").touch()
+        assert script.find_toolkit(environ, str(default)) == folder
+    (toolkit / "include/cuda.h").write_text("// x\n#define  CUDA_VERSION 12040\n")
+    assert script.toolkit_version(toolkit) == (12, 4)
+
+
+def test_the_sources(script):
+    found = script.sources("*.cpp", "cpu/*.cpp")
+    assert found == sorted(found)
+    assert {"csrc/build_info.cpp", "csrc/cpu/isa.cpp"} <= set(found)
+    assert "csrc/cpu/isa/vec.h" in script.sources("**/*.h")
+    for path in found:
+        assert "Python.h" not in (ROOT / path).read_text(), "one file serves every Python"
+
+
+def run_script(*arguments, folder=ROOT, **environ):
+    """Run setup.py; return exit status and output."""
+    clean = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+    result = subprocess.run(
+        [sys.executable, "setup.py", *arguments],
+        cwd=folder,
+        env={**clean, **environ},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    return result.returncode, result.stdout
+
+
+def test_a_wrong_request_ends_in_one_sentence():
+    status, output = run_script("--version", IWIN_D2_BUILD="gpu")
+    assert status == 1
+    assert output == (
+        "error: IWIN_D2_BUILD='gpu' is not known: write one of auto, cpu, cuda, none.\n"
+    )
+
+
+def test_without_pytorch_the_package_is_pure_python(tmp_path):
+    # As in pip's isolated build.
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError('no torch', name='torch')\n")
+    environ = {"PYTHONPATH": str(tmp_path)}
+    command = ("--quiet", "build_ext", "--build-lib", str(tmp_path / "lib"))
+    status, output = run_script(*command, **environ)
+    assert status == 0
+    assert "iwin_d2: no compiled operators, plain PyTorch instead: PyTorch cannot" in output
+    assert not (tmp_path / "lib").exists()
+    status, output = run_script(*command, **environ, IWIN_D2_BUILD="cpu")
+    assert status == 1
+    assert "error: IWIN_D2_BUILD=cpu is out of reach: PyTorch cannot be imported" in output
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    """A copy of what setup.py reads, built once."""
+    if shutil.which("c++") is None:
+        pytest.skip("needs a C++ compiler")
+    folder = tmp_path_factory.mktemp("tree")
+    for name in ("setup.py", "pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, folder)
+    for name in ("csrc", "iwin_d2"):
+        shutil.copytree(
+            ROOT / name, folder / name, ignore=shutil.ignore_patterns("*.so", "__pycache__")
+        )
+    status, output = run_script("build_ext", "--inplace", folder=folder, IWIN_D2_BUILD="cpu")
+    assert status == 0, output
+    assert "iwin_d2: the operators are compiled for the CPU.\n" in output
+    assert "warning:" not in output
+    return folder
+
+
+def build_info(folder):
+    """What a fresh process says about the extension of a tree."""
+    code = (
+        "import iwin_d2.ops, torch\n"
+        "from iwin_d2.ops import extension\n"
+        "extension.load()\n"
+        "print(extension.reason() or torch.ops.iwin_d2.build_info())\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True
+    )
+    return result.stdout.strip()
+
+
+@pytest.mark.slow
+def test_a_build_in_place(tree):
+    assert build_info(tree).startswith(f"iwin_d2 extension for PyTorch {torch.__version__}, CPU (")
+    # It takes the OpenMP library that PyTorch has loaded: a second one has its own threads.
+    needed = subprocess.run(["ldd", tree / "iwin_d2/_C.abi3.so"], capture_output=True, text=True)
+    assert "libtorch_cpu" in needed.stdout
+    assert not re.search(r"lib(gomp|omp|iomp5)[^ ]* => /(usr/)?lib", needed.stdout)
+
+
+@pytest.mark.slow
+def test_only_what_changed_is_compiled(tree):
+    if shutil.which("ninja", path=os.path.dirname(sys.executable)) is None:
+        pytest.skip("needs ninja")
+    (tree / "csrc/cpu/isa.h").touch()
+    status, output = run_script("build_ext", "--inplace", folder=tree)
+    assert status == 0
+    assert "csrc/cpu/isa.cpp" in output
+    assert "csrc/build_info.cpp" not in output
+    status, output = run_script("build_ext", "--inplace", folder=tree)
+    assert "no work to do" in output
+
+
+@pytest.mark.slow
+def test_a_build_that_fails(tree):
+    broken = tree / "csrc/build_info.cpp"
+    text = broken.read_text()
+    broken.write_text(text + "int f( {\n")
+    status, output = run_script("build_ext", "--inplace", folder=tree)
+    assert status == 0
+    assert "iwin_d2: no compiled operators, plain PyTorch instead: compiling csrc/ fail" in output
+    status, output = run_script("build_ext", "--inplace", folder=tree, IWIN_D2_BUILD="cpu")
+    assert status == 1
+    assert re.search(r"^error: compiling csrc/ failed \(.*\)\.$", output, re.MULTILINE)
+    broken.write_text(text)
