@@ -77,4 +77,25 @@ IWIN_HOST_DEVICE TokenPlace place_of(const WindowGrid& grid, int64_t window, int
   return place;
 }
 
+// The same, token after token: calls visit(token, place) for every token of a window in order.
+template <typename Visit>
+inline void for_each_token(const WindowGrid& grid, int64_t window, Visit visit) {
+  const int64_t in_image = window % grid.windows_per_image();
+  const int64_t first_row = in_image / grid.groups_w;
+  const int64_t first_column = in_image % grid.groups_w;
+  TokenPlace place;
+  place.image = window / grid.windows_per_image();
+  int64_t token = 0;
+  for (place.frame = 0; place.frame < grid.frames; place.frame++) {
+    for (int64_t i = 0; i < grid.window_h; i++) {
+      place.row = first_row + i * grid.groups_h;
+      for (int64_t j = 0; j < grid.window_w; j++) {
+        place.column = first_column + j * grid.groups_w;
+        place.inside = place.row < grid.height && place.column < grid.width;
+        visit(token++, place);
+      }
+    }
+  }
+}
+
 }  // namespace iwin_d2

@@ -39,18 +39,113 @@ inline Vec<T> broadcast(T value) {
   return Vec<T>{} + value;
 }
 
-// The larger of each lane; a NaN in `b` stays one.
+// The larger of each lane; where one is a NaN, `b`. (Compilers make a comparison and a blend of the
+// general form, of twice the latency.)
 template <typename T>
 inline Vec<T> larger(Vec<T> a, Vec<T> b) {
+#if defined(__x86_64__)
+  constexpr bool kFloat = sizeof(T) == 4;
+#if IWIN_VECTOR_BYTES == 64
+  if constexpr (kFloat) {
+    return (Vec<T>)_mm512_max_ps((__m512)a, (__m512)b);
+  } else {
+    return (Vec<T>)_mm512_max_pd((__m512d)a, (__m512d)b);
+  }
+#elif IWIN_VECTOR_BYTES == 32
+  if constexpr (kFloat) {
+    return (Vec<T>)_mm256_max_ps((__m256)a, (__m256)b);
+  } else {
+    return (Vec<T>)_mm256_max_pd((__m256d)a, (__m256d)b);
+  }
+#else
+  if constexpr (kFloat) {
+    return (Vec<T>)_mm_max_ps((__m128)a, (__m128)b);
+  } else {
+    return (Vec<T>)_mm_max_pd((__m128d)a, (__m128d)b);
+  }
+#endif
+#else
   return a > b ? a : b;
+#endif
 }
 
-// Sums in a fixed order, so that results do not change from run to run.
+// Lane i of the result: lane i / 2 of `a` or `b` in turn, of their first or second halves.
+template <typename T, bool kSecondHalf, int... kLane>
+inline Vec<T> interleave_halves(Vec<T> a, Vec<T> b, std::integer_sequence<int, kLane...>) {
+  constexpr int kWidth = kLanes<T>;
+  constexpr int kFirst = kSecondHalf ? kWidth / 2 : 0;
+#if defined(__clang__)
+  return __builtin_shufflevector(a, b, (kFirst + kLane / 2 + kLane % 2 * kWidth)...);
+#else
+  return __builtin_shuffle(
+      a, b, typename VecOf<T>::ints{(kFirst + kLane / 2 + kLane % 2 * kWidth)...});
+#endif
+}
+
+// Transposes a square of vectors in registers: each round interleaves the upper half of the rows
+// with the lower; after log2(lanes) rounds rows have become columns.
+template <typename T, int kRounds = kLanes<T>>
+inline void transpose_square(Vec<T> (&rows)[kLanes<T>]) {
+  if constexpr (kRounds > 1) {
+    constexpr int kHalf = kLanes<T> / 2;
+    using Lanes = std::make_integer_sequence<int, kLanes<T>>;
+    Vec<T> next[kLanes<T>];
+#pragma GCC unroll 8
+    for (int i = 0; i < kHalf; i++) {
+      next[2 * i] = interleave_halves<T, false>(rows[i], rows[i + kHalf], Lanes{});
+      next[2 * i + 1] = interleave_halves<T, true>(rows[i], rows[i + kHalf], Lanes{});
+    }
+    transpose_square<T, kRounds / 2>(next);
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes<T>; i++) {
+      rows[i] = next[i];
+    }
+  }
+}
+
+// Lane i of the result: lane i ^ kMask.
+template <typename T, int kMask, int... kLane>
+inline Vec<T> swap_lanes(Vec<T> v, std::integer_sequence<int, kLane...>) {
+#if defined(__clang__)
+  return __builtin_shufflevector(v, v, (kLane ^ kMask)...);
+#else
+  return __builtin_shuffle(v, typename VecOf<T>::ints{(kLane ^ kMask)...});
+#endif
+}
+
+template <typename T, int kMask = kLanes<T> / 2>
+inline Vec<T> sum_in_all_lanes(Vec<T> v) {
+  if constexpr (kMask > 0) {
+    v += swap_lanes<T, kMask>(v, std::make_integer_sequence<int, kLanes<T>>{});
+    return sum_in_all_lanes<T, kMask / 2>(v);
+  }
+  return v;
+}
+
+template <typename T, int kMask = kLanes<T> / 2>
+inline Vec<T> maximum_in_all_lanes(Vec<T> v) {
+  if constexpr (kMask > 0) {
+    v = larger<T>(v, swap_lanes<T, kMask>(v, std::make_integer_sequence<int, kLanes<T>>{}));
+    return maximum_in_all_lanes<T, kMask / 2>(v);
+  }
+  return v;
+}
+
+// The sum of the lanes, always in the same order.
 template <typename T>
 inline T sum_of_lanes(Vec<T> v) {
-  T sum = v[0];
-  for (int i = 1; i < kLanes<T>; i++) {
-    sum += v[i];
-  }
-  return sum;
+  return sum_in_all_lanes<T>(v)[0];
+}
+
+// 0, 1, 2, ...
+template <typename T, int... kLane>
+inline typename VecOf<T>::ints lane_numbers(std::integer_sequence<int, kLane...>) {
+  return typename VecOf<T>::ints{kLane...};
+}
+
+// A vector whose first `count` lanes are from `v` and whose others are `other`.
+template <typename T>
+inline Vec<T> keep_first(Vec<T> v, int count, T other) {
+  const auto lanes = lane_numbers<T>(std::make_integer_sequence<int, kLanes<T>>{});
+  return lanes < (typename VecOf<T>::ints{} + count) ? v : broadcast(other);
 }
