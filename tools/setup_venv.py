@@ -229,7 +229,7 @@ def build_operators():
     if state["compiler"] and state["request"] != "none":
         print("set-up: compiling the operators (about a minute)", flush=True)
     command = [str(VENV / "bin" / "python"), "setup.py", "build_ext", "--inplace"]
-    status, output = run(command, dict(os.environ), r"\S+: (warning|error): ")
+    status, output = run(command, dict(os.environ), r"\S*csrc/\S+: (warning|(fatal )?error): ")
     OPERATORS_LOG.write_text(output)
     said = re.findall(r"^iwin_d2: (.*)\.$", output, re.MULTILINE)
     if status != 0 or not said:

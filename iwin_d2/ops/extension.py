@@ -9,7 +9,7 @@ import re
 
 import torch
 
-__all__ = ["file_path", "load", "loaded", "reason"]
+__all__ = ["describe_extension", "file_path", "load", "loaded", "reason"]
 
 _HOW = "`make build` builds it, as does installing with pip --no-build-isolation"
 # csrc/build_info.cpp writes it into the file.
@@ -22,7 +22,8 @@ _reason = "the extension has not been looked for yet"
 def file_path() -> str:
     """Return the file that is loaded: IWIN_D2_EXTENSION where it is set, else the package's own."""
     package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    return os.environ.get("IWIN_D2_EXTENSION") or os.path.join(package, "_C.abi3.so")
+    given = os.environ.get("IWIN_D2_EXTENSION")
+    return os.path.abspath(given) if given else os.path.join(package, "_C.abi3.so")
 
 
 def load() -> None:
@@ -41,6 +42,14 @@ def loaded() -> bool:
 def reason() -> str:
     """Return why they are not, as a sentence without its full stop; "" where they are."""
     return _reason
+
+
+def describe_extension() -> str:
+    """Say in one line whether the compiled operators are there, of what kind, or why not."""
+    if not loaded():
+        return f"operators: plain PyTorch; {reason()}"
+    info = torch.ops.iwin_d2.build_info().removeprefix("iwin_d2 extension ")
+    return f"operators: compiled {info}; using {torch.ops.iwin_d2.cpu_capability()}"
 
 
 def _load(path: str) -> str:

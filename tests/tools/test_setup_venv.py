@@ -128,13 +128,20 @@ def says(tree, *lines, status=0):
 
 def test_compiling(setup_venv, tree, capsys):
     setup_venv.STAMP.write_text(setup_venv.fingerprint())
-    says(tree, "running", "a.cpp:1:2: warning: odd", "iwin_d2: the operators are compiled for X.")
+    says(
+        tree,
+        "running",
+        "/usr/b.h:1:2: warning: not ours",
+        "csrc/a.cpp:1:2: warning: odd",
+        "iwin_d2: the operators are compiled for X.",
+    )
     setup_venv.OPERATORS.write_text("made by that setup.py")
     assert setup_venv.main() == 0
     out = capsys.readouterr().out
     assert "set-up: the operators are compiled for X" in out
-    assert "a.cpp:1:2: warning: odd" in out
+    assert "csrc/a.cpp:1:2: warning: odd" in out
     assert "running" not in out
+    assert "not ours" not in out
     assert "running" in setup_venv.OPERATORS_LOG.read_text()
     assert setup_venv.main() == 0
     assert capsys.readouterr().out == "set-up: .venv is ready\n"
