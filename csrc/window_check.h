@@ -1,15 +1,39 @@
+// Checks that several operators share, and how they write a shape: the sentences are those of
+// iwin_d2/ops/checks.py.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 #include <c10/util/Exception.h>
 
+#include <sstream>
+#include <string>
+
 namespace iwin_d2 {
+
+// (2, 3, 4), as Python writes a tuple.
+inline std::string shape_text(at::IntArrayRef shape) {
+  std::ostringstream text;
+  text << '(';
+  for (size_t i = 0; i < shape.size(); i++) {
+    text << (i == 0 ? "" : ", ") << shape[i];
+  }
+  text << (shape.size() == 1 ? ",)" : ")");
+  return text.str();
+}
 
 inline void check_window(at::IntArrayRef window_size) {
   TORCH_CHECK_VALUE(
       window_size.size() == 2 && window_size[0] > 0 && window_size[1] > 0,
       "expected window_size to be a positive integer or a pair of them, got ",
       window_size);
+}
+
+// The sides of a map (its frames, too) are the sizes from `first` up to `last`.
+inline void check_sides(at::IntArrayRef shape, size_t first, size_t last) {
+  for (size_t i = first; i < last; i++) {
+    TORCH_CHECK_VALUE(
+        shape[i] > 0, "expected a map without empty sides, got shape ", shape_text(shape));
+  }
 }
 
 }  // namespace iwin_d2

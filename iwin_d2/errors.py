@@ -1,5 +1,8 @@
 """Errors whose message is meant for the person at the keyboard, not for a debugger."""
 
+import os
+import sys
+
 
 class UserError(Exception):
     """Bad input, said in one sentence: what is wrong, where, and what to do about it.
@@ -37,3 +40,20 @@ class TrainingError(UserError):
 
 class ProcessError(UserError):
     """A process or machine of the run that has ended, or that cannot be reached."""
+
+
+def shown_at_import(error: UserError) -> UserError:
+    """Return the error to raise, and have its sentence alone shown where nobody catches it.
+
+    For errors that come up while programs are importing, before they can catch any.
+    """
+    shown = sys.excepthook
+
+    def show(kind, value, trace) -> None:
+        if value is error and os.environ.get("IWIN_D2_TRACEBACK", "0") in ("", "0"):
+            print(value, file=sys.stderr)
+        else:
+            shown(kind, value, trace)
+
+    sys.excepthook = show
+    return error

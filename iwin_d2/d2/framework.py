@@ -5,9 +5,8 @@ Chosen once, at import. The environment variable IWIN_D2_FRAMEWORK=detectron2|na
 
 import importlib.util
 import os
-import sys
 
-from ..errors import ConfigError
+from ..errors import ConfigError, shown_at_import
 
 __all__ = ["FRAMEWORK", "REASON", "USE_DETECTRON2", "describe_framework", "detectron2_is_installed"]
 
@@ -25,36 +24,24 @@ def _choose() -> tuple[str, str]:
     wanted = os.environ.get(_VARIABLE, "").strip().lower()
     installed = detectron2_is_installed()
     if wanted not in ("", "detectron2", "native"):
-        raise _refusal(
-            f"{_VARIABLE}={wanted!r} is not known: set it to 'detectron2' or 'native', or unset it."
+        raise shown_at_import(
+            ConfigError(
+                f"{_VARIABLE}={wanted!r} is not known: set it to 'detectron2' or 'native', "
+                "or unset it."
+            )
         )
     if wanted == "detectron2" and not installed:
-        raise _refusal(
-            f"{_VARIABLE}=detectron2, but the package detectron2 is not installed: "
-            "install it or unset the variable."
+        raise shown_at_import(
+            ConfigError(
+                f"{_VARIABLE}=detectron2, but the package detectron2 is not installed: "
+                "install it or unset the variable."
+            )
         )
     if wanted:
         return wanted, f"{_VARIABLE} is set"
     if installed:
         return "detectron2", "it is installed"
     return "native", "detectron2 is not installed"
-
-
-def _refusal(sentence: str) -> ConfigError:
-    """The error to raise, and a hook that shows its sentence alone where nobody catches it.
-
-    For it comes up while programs are importing, before they can.
-    """
-    shown, error = sys.excepthook, ConfigError(sentence)
-
-    def show(kind, value, trace) -> None:
-        if value is error and os.environ.get("IWIN_D2_TRACEBACK", "0") in ("", "0"):
-            print(value, file=sys.stderr)
-        else:
-            shown(kind, value, trace)
-
-    sys.excepthook = show
-    return error
 
 
 FRAMEWORK, REASON = _choose()

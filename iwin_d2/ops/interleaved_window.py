@@ -5,15 +5,18 @@ M), splits into Gh x Gw windows with Gh = Hp / M, Gw = Wp / M. Window (a, b) hol
 rows a, a + Gh, a + 2 Gh, ... and columns b, b + Gw, ...: M x M tokens, dilated by (Gh, Gw), in
 row-major order. On a map with T frames a window holds those tokens of every frame, frame by
 frame.
+
+Backends are chosen call by call (`backends`). What torch.export, torch.jit.trace and the ONNX
+exporters take down is plain PyTorch, so that an exported program needs nothing of this package;
+torch.compile keeps the compiled operators.
 """
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from . import reference, symbolic
+from . import backends, checks, compiled, reference, symbolic
 
 __all__ = [
     "interleaved_window_attention",
@@ -33,11 +36,12 @@ def interleaved_window_partition(x: Tensor, window_size: int | Sequence[int]) ->
         Tensor[B * Gh * Gw, M_h * M_w, C], windows in the order (image, a, b).
 
     Raises:
-        ValueError: `x` is not 4-D, or a window side is not a positive integer.
+        ValueError: `x` is not 4-D or has an empty side, or a window side is not a positive integer.
     """
-    window = _check_window(window_size)
-    if x.dim() != 4:
-        raise ValueError(f"expected a map of shape [B, H, W, C], got shape {_shape(x)}")
+    window = checks.check_window(window_size)
+    checks.check_partition(x)
+    if backends.choose(compiled.can_run_partition, x):
+        return compiled.partition(x, window)
     return reference.partition(x.unsqueeze(1), window)
 
 
@@ -59,20 +63,11 @@ def interleaved_window_merge(
     Raises:
         ValueError: the windows' shape does not fit `window_size` and `size`.
     """
-    window = _check_window(window_size)
-    if windows.dim() != 3 or windows.shape[1] != window[0] * window[1]:
-        raise ValueError(
-            f"expected windows of shape [B * Gh * Gw, {window[0] * window[1]}, C] for window size "
-            f"{window}, got shape {_shape(windows)}"
-        )
-    height, width = size
-    groups = math.prod(reference.group_counts((height, width), window))
-    if windows.shape[0] % groups != 0:
-        raise ValueError(
-            f"{windows.shape[0]} windows do not make whole maps of size {tuple(size)}: "
-            f"each has {groups} windows of size {window}"
-        )
-    return reference.merge(windows, window, (1, height, width)).squeeze(1)
+    window = checks.check_window(window_size)
+    size = checks.check_merge(windows, window, size)
+    if backends.choose(compiled.can_run_merge, windows):
+        return compiled.merge(windows, window, size)
+    return reference.merge(windows, window, (1, *size)).squeeze(1)
 
 
 def interleaved_window_attention(
@@ -100,40 +95,16 @@ def interleaved_window_attention(
         Tensor[B, H, W, C] or Tensor[B, T, H, W, C].
 
     Raises:
-        ValueError: rank, channels, window or `pad_qkv` do not fit.
+        ValueError: rank, sides, dtype, channels, window or `pad_qkv` do not fit.
     """
-    window = _check_window(window_size)
-    if qkv.dim() not in (4, 5):
-        raise ValueError(
-            "expected a projected map of shape [B, H, W, 3 * C] or [B, T, H, W, 3 * C], "
-            f"got shape {_shape(qkv)}"
-        )
-    channels = qkv.shape[-1]
-    if num_heads < 1 or channels % (3 * num_heads) != 0:
-        raise ValueError(
-            f"expected a number of channels divisible by 3 * num_heads, got {channels} channels "
-            f"and {num_heads} heads"
-        )
-    if pad_qkv is not None and tuple(pad_qkv.shape) != (channels,):
-        raise ValueError(
-            f"expected pad_qkv of shape ({channels},), one value per channel of qkv, "
-            f"got shape {_shape(pad_qkv)}"
-        )
+    window = checks.check_window(window_size)
+    checks.check_attention(qkv, num_heads, pad_qkv)
+    checks.check_scale(scale)
+    if pad_qkv is not None:
+        pad_qkv = pad_qkv.to(qkv.dtype)
+    if backends.choose(compiled.can_run_attention, qkv, num_heads):
+        return compiled.attention(qkv, num_heads, window, pad_qkv, scale)
     frames = qkv if qkv.dim() == 5 else qkv.unsqueeze(1)
-    backend = symbolic if torch.compiler.is_exporting() else reference
+    backend = symbolic if torch.compiler.is_compiling() else reference
     out = backend.attention(frames, num_heads, window, pad_qkv, scale)
     return out if qkv.dim() == 5 else out.squeeze(1)
-
-
-def _check_window(window_size: int | Sequence[int]) -> tuple[int, int]:
-    """Return (M_h, M_w)."""
-    window = (window_size, window_size) if isinstance(window_size, int) else tuple(window_size)
-    if len(window) != 2 or not all(isinstance(side, int) and side > 0 for side in window):
-        raise ValueError(
-            f"expected window_size to be a positive integer or a pair of them, got {window_size!r}"
-        )
-    return window
-
-
-def _shape(x: Tensor) -> tuple[int, ...]:
-    return tuple(x.shape)

@@ -60,13 +60,14 @@ def attention(
 def _pad(x: Tensor, rows: int, columns: int, value: Tensor | None) -> Tensor:
     """Append `columns` columns on the right and `rows` rows at the bottom, each token `value`."""
     # While tracing, sizes may be symbolic, and a branch on them would pin them down.
-    if not torch.compiler.is_compiling() and rows == 0 and columns == 0:
+    tracing = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    if not tracing and rows == 0 and columns == 0:
         return x
     if value is None:
         return F.pad(x, (0, 0, 0, columns, 0, rows))
     batch, frames, height, width, channels = x.shape
     value = value.to(x.dtype)
-    if not (torch.is_grad_enabled() or torch.compiler.is_compiling()):
+    if not (torch.is_grad_enabled() or tracing):
         # One copy instead of two; with gradients, writing into slices would cost more later.
         out = x.new_empty(batch, frames, height + rows, width + columns, channels)
         out[:, :, :height, :width] = x

@@ -1,4 +1,4 @@
-"""The same attention by indexing, for sizes that are symbols (torch.export).
+"""The same attention by indexing, for sizes that are symbols (torch.export, torch.compile).
 
 The strided views of `reference` pad and crop by amounts that follow from height and width; with
 symbols for these, the exporter would have to prove facts about every such amount and pins the
