@@ -16,8 +16,10 @@ from ..d2.config import instantiate
 from ..d2.framework import detectron2_is_installed
 from ..d2.utils.events import EventStorage
 from .quickstart import quickstart_config
+from .table import table
+from .timing import take_turns
 
-__all__ = ["FRAMEWORKS", "benchmark_frameworks", "describe_ratios", "take_turns"]
+__all__ = ["FRAMEWORKS", "benchmark_frameworks", "describe_ratios"]
 
 FRAMEWORKS = ("detectron2", "native")  # the second is compared with the first
 _VARIABLE = "IWIN_D2_FRAMEWORK"
@@ -84,22 +86,6 @@ class _TrainingProcess:
         self._process.join()
 
 
-def take_turns(
-    candidates: dict[str, Callable[[], tuple[float, float]]], rounds: int, warmup: int = 3
-) -> dict[str, list[tuple[float, float]]]:
-    """Call each candidate once a round, in the opposite order every other round.
-
-    Returns:
-        what each returned in the rounds after the first `warmup`.
-    """
-    results: dict[str, list] = {name: [] for name in candidates}
-    for number in range(warmup + rounds):
-        names = list(candidates) if number % 2 == 0 else list(reversed(candidates))
-        for name in names:
-            results[name].append(candidates[name]())
-    return {name: values[warmup:] for name, values in results.items()}
-
-
 def describe_ratios(times: list[float], base: list[float]) -> str:
     """Median and quartiles of the rounds' time / base, as text."""
     low, middle, high = statistics.quantiles([a / b for a, b in zip(times, base)], n=4)
@@ -113,7 +99,7 @@ def benchmark_frameworks(rounds: int = 60) -> list[str]:
     batch_size = quickstart_config().dataloader.train.total_batch_size  # makes the data, too
     threads = torch.get_num_threads()
     processes = {name: _TrainingProcess(name, threads) for name in FRAMEWORKS}
-    results = take_turns(processes, rounds)
+    results = take_turns(processes, rounds, warmup=3)
     for process in processes.values():
         process.close()
     times = {name: [seconds for seconds, _ in values] for name, values in results.items()}
@@ -121,18 +107,17 @@ def benchmark_frameworks(rounds: int = 60) -> list[str]:
     apart = max(abs(a - b) / abs(b) for a, b in zip(*losses))
     agreement = f"differ by at most {apart:.0e} of their value" if apart else "are equal"
     rows = [
-        f"| {name} | {1000 * statistics.median(times[name]):.0f} | "
-        f"{batch_size / statistics.median(times[name]):.1f} | "
-        f"{describe_ratios(times[name], times[FRAMEWORKS[0]])} |"
+        (
+            name,
+            f"{1000 * statistics.median(times[name]):.0f}",
+            f"{batch_size / statistics.median(times[name]):.1f}",
+            describe_ratios(times[name], times[FRAMEWORKS[0]]),
+        )
         for name in FRAMEWORKS
     ]
-    return [
-        f"### quickstart model, training, {batch_size} images of 160 px a batch",
-        "",
-        f"| framework | median ms | images/s | time / {FRAMEWORKS[0]}'s: median (quartiles) |",
-        "| --- | --- | --- | --- |",
-        *rows,
-        "",
+    return table(
+        f"quickstart model, training, {batch_size} images of 160 px a batch",
+        ("framework", "median ms", "images/s", f"time / {FRAMEWORKS[0]}'s: median (quartiles)"),
+        rows,
         f"{rounds} iterations each, in turn; the losses {agreement}.",
-        "",
-    ]
+    )

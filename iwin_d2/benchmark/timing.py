@@ -11,8 +11,25 @@ __all__ = [
     "memory_status",
     "memory_together",
     "peak_memory",
+    "take_turns",
     "time_in_turn",
 ]
+
+
+def take_turns(
+    candidates: dict[str, Callable[[], object]], rounds: int, warmup: int
+) -> dict[str, list]:
+    """Call each candidate once a round, in the opposite order every other round.
+
+    Returns:
+        what each returned in the rounds after the first `warmup`.
+    """
+    results: dict[str, list] = {name: [] for name in candidates}
+    for number in range(warmup + rounds):
+        names = list(candidates) if number % 2 == 0 else list(reversed(candidates))
+        for name in names:
+            results[name].append(candidates[name]())
+    return {name: values[warmup:] for name, values in results.items()}
 
 
 def time_in_turn(
@@ -23,15 +40,8 @@ def time_in_turn(
     Returns:
         {name: (median seconds, median over the rounds of its time / the first candidate's)}.
     """
-    for _ in range(warmup):
-        for run in candidates.values():
-            run()
-    times: dict[str, list[float]] = {name: [] for name in candidates}
-    for _ in range(rounds):
-        for name, run in candidates.items():
-            start = time.perf_counter()
-            run()
-            times[name].append(time.perf_counter() - start)
+    timed = {name: partial(_seconds, run) for name, run in candidates.items()}
+    times = take_turns(timed, rounds, warmup)
     first = next(iter(times.values()))
     return {
         name: (
@@ -40,6 +50,12 @@ def time_in_turn(
         )
         for name, values in times.items()
     }
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
 
 
 def peak_memory(build: Callable[[], Callable[[], object]]) -> float:
