@@ -1,115 +1,55 @@
-"""Interleaved windows against one slow, obvious loop."""
+"""The public functions: what they accept, and that whoever serves them makes no difference."""
 
-import math
-
+import cases
 import pytest
 import torch
+from cases import TOLERANCES
+from definition import slow_attention, slow_windows
 
 from iwin_d2.ops import (
     interleaved_window_attention,
     interleaved_window_merge,
     interleaved_window_partition,
     reference,
-    symbolic,
+    use_backend,
 )
 
 SIZES = [(14, 14), (13, 20), (3, 5), (1, 1), (7, 29), (22, 7)]
 
 
-def slow_windows(x, window, pad):
-    """Gather Tensor[B, T, H, W, C] token by token; returns [B, Gh, Gw, T * Mh * Mw, C] and the
-    tokens' (t, row, column).
-    """
-    batch, frames, height, width, channels = x.shape
-    gh, gw = math.ceil(height / window[0]), math.ceil(width / window[1])
-    out = x.new_zeros(batch, gh, gw, frames * window[0] * window[1], channels)
-    places = {}
-    for a in range(gh):
-        for b in range(gw):
-            tokens = [
-                (t, a + i * gh, b + j * gw)
-                for t in range(frames)
-                for i in range(window[0])
-                for j in range(window[1])
-            ]
-            places[a, b] = tokens
-            for n, (t, row, column) in enumerate(tokens):
-                inside = row < height and column < width
-                out[:, a, b, n] = x[:, t, row, column] if inside else pad
-    return out, places
-
-
-def slow_attention(qkv, num_heads, window, pad, scale=None):
-    """Compute Tensor[B, T, H, W, C] with explicit softmax, window by window, head by head."""
-    batch, frames, height, width, channels = qkv.shape
-    dim = channels // 3
-    head_dim = dim // num_heads
-    scale = head_dim**-0.5 if scale is None else scale
-    windows, places = slow_windows(qkv, window, pad)
-    out = qkv.new_zeros(batch, frames, height, width, dim)
-    for (a, b), tokens in places.items():
-        for head in range(num_heads):
-            q, k, v = (
-                windows[:, a, b, :, i * dim + head * head_dim : i * dim + (head + 1) * head_dim]
-                for i in range(3)
-            )
-            weights = (scale * q @ k.transpose(-1, -2)).softmax(-1)
-            result = weights @ v
-            for n, (t, row, column) in enumerate(tokens):
-                if row < height and column < width:
-                    out[:, t, row, column, head * head_dim : (head + 1) * head_dim] = result[:, n]
-    return out
+@pytest.fixture(params=["auto", "reference"], autouse=True)
+def chosen(request):
+    """Compiled where that is possible, and plain PyTorch."""
+    with use_backend(request.param):
+        yield request.param
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("window", [7, 4, (2, 5), 1])
-def test_partition_and_merge(size, window):
+@pytest.mark.parametrize("window", [7, 4, (2, 5), [3, 1], 1])
+def test_windows_are_a_number_or_a_pair(size, window):
+    pair = (window, window) if isinstance(window, int) else tuple(window)
     x = torch.randn(2, *size, 6)
-    pair = (window, window) if isinstance(window, int) else window
     windows = interleaved_window_partition(x, window)
     slow, _ = slow_windows(x[:, None], pair, torch.zeros(6))
     assert torch.equal(windows, slow.flatten(0, 2))
-    assert torch.equal(interleaved_window_merge(windows, window, size), x)
-
-
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("window", [7, (3, 4)])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_attention_on_images(size, window, dtype):
-    torch.manual_seed(0)
-    qkv = torch.randn(2, *size, 3 * 12, dtype=dtype)
-    pad = torch.randn(36, dtype=dtype)
-    pair = (window, window) if isinstance(window, int) else window
-    for pad_qkv in (None, pad):
-        out = interleaved_window_attention(qkv, 3, window, pad_qkv)
-        slow = slow_attention(qkv[:, None], 3, pair, 0 if pad_qkv is None else pad)[:, 0]
-        torch.testing.assert_close(out, slow, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("frames", [1, 3])
-def test_attention_on_clips_holds_all_frames(frames):
-    qkv = torch.randn(2, frames, 5, 6, 3 * 8)
-    out = interleaved_window_attention(qkv, 2, 3, torch.ones(24), scale=0.3)
-    slow = slow_attention(qkv, 2, (3, 3), torch.ones(24), scale=0.3)
+    for shape in (size, list(size), torch.Size(size)):
+        assert torch.equal(interleaved_window_merge(windows, window, shape), x)
+    qkv = torch.randn(1, *size, 3 * 8)
+    out = interleaved_window_attention(qkv, 1, window)
+    slow = slow_attention(qkv[:, None], 1, pair)[:, 0]
     torch.testing.assert_close(out, slow, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("window", [(7, 7), (3, 4)])
-@pytest.mark.parametrize("frames", [1, 2])
-def test_indexing_for_the_exporter_equals_strided_views(size, window, frames):
-    qkv = torch.randn(2, frames, *size, 3 * 12)
-    for pad in (None, torch.randn(36)):
-        expected = reference.attention(qkv, 3, window, pad, None)
-        torch.testing.assert_close(symbolic.attention(qkv, 3, window, pad, None), expected)
-
-
-@pytest.mark.parametrize("size", SIZES)
-def test_without_gradients_the_result_is_the_same(size):
-    qkv, pad = torch.randn(2, *size, 3 * 12), torch.randn(36)
-    expected = interleaved_window_attention(qkv, 3, 7, pad)
-    with torch.no_grad():
-        assert torch.equal(interleaved_window_attention(qkv, 3, 7, pad), expected)
+@pytest.mark.parametrize("frames", [None, 3])
+def test_a_row_for_the_padding_and_a_scale(frames):
+    shape = (2, 5, 7, 48) if frames is None else (2, frames, 5, 7, 48)
+    qkv, pad = torch.randn(shape), torch.randn(48)
+    maps = qkv.unsqueeze(1) if frames is None else qkv
+    for pad_qkv in (None, pad):
+        for scale in (None, 0.3, 1, -2.0):
+            out = interleaved_window_attention(qkv, 2, 3, pad_qkv, scale)
+            slow = slow_attention(maps, 2, (3, 3), pad_qkv, scale).view(out.shape)
+            torch.testing.assert_close(out, slow, rtol=1e-5, atol=1e-5)
 
 
 def test_windows_larger_than_the_map_are_padded_not_shrunk():
@@ -119,80 +59,65 @@ def test_windows_larger_than_the_map_are_padded_not_shrunk():
     assert not torch.allclose(shrunk, padded)
 
 
-@pytest.mark.parametrize("layout", ["strided channels", "channels first", "sliced"])
-def test_any_layout(layout):
-    if layout == "strided channels":
-        qkv = torch.randn(2, 9, 8, 48)[..., ::2]
-    elif layout == "channels first":
-        qkv = torch.randn(2, 24, 9, 8).permute(0, 2, 3, 1)
-    else:
-        qkv = torch.randn(2, 12, 12, 24)[:, 2:11, 1:9]
-    pad = torch.randn(24)
-    expected = interleaved_window_attention(qkv.contiguous(), 2, 4, pad)
-    torch.testing.assert_close(interleaved_window_attention(qkv, 2, 4, pad), expected)
-    windows = interleaved_window_partition(qkv, 4)
-    assert torch.equal(windows, interleaved_window_partition(qkv.contiguous(), 4))
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@pytest.mark.parametrize("pad_dtype", TOLERANCES, ids=str)
+def test_the_row_of_the_padding_takes_the_dtype_of_the_map(dtype, pad_dtype):
+    qkv = torch.randn(1, 5, 4, 24).to(dtype)
+    pad = torch.randn(24).to(pad_dtype).requires_grad_()
+    out = interleaved_window_attention(qkv, 1, 3, pad)
+    assert out.dtype == dtype
+    assert torch.equal(out, interleaved_window_attention(qkv, 1, 3, pad.to(dtype)))
+    out.sum().backward()
+    assert pad.grad.dtype == pad_dtype
 
 
-def test_gradients():
-    torch.manual_seed(0)
-    qkv = torch.randn(1, 3, 5, 12, dtype=torch.float64, requires_grad=True)
-    pad = torch.randn(12, dtype=torch.float64, requires_grad=True)
-
-    def attend(qkv, pad):
-        return interleaved_window_attention(qkv, 2, 2, pad)
-
-    assert torch.autograd.gradcheck(attend, (qkv, pad))
-    strided = torch.randn(1, 3, 12, 5, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: attend(x.permute(0, 1, 3, 2), pad), strided)
-    assert torch.autograd.gradcheck(
-        lambda x: interleaved_window_merge(interleaved_window_partition(x, 2), 2, (3, 5)), qkv
-    )
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+def test_without_gradients_the_result_is_the_same(size, context):
+    qkv, pad = torch.randn(2, *size, 3 * 24), torch.randn(72)
+    expected = interleaved_window_attention(qkv, 3, 7, pad)
+    windows = interleaved_window_partition(qkv, 7)
+    with context():
+        assert torch.equal(interleaved_window_attention(qkv, 3, 7, pad), expected)
+        assert torch.equal(interleaved_window_partition(qkv, 7), windows)
+        assert torch.equal(interleaved_window_merge(windows, 7, size), qkv)
 
 
-def test_empty_batch():
-    out = interleaved_window_attention(torch.zeros(0, 9, 8, 24), 2, 7, torch.ones(24))
-    assert out.shape == (0, 9, 8, 8)
-    assert interleaved_window_partition(torch.zeros(0, 9, 8, 24), 7).shape == (0, 49, 24)
+def test_dtypes_that_only_plain_pytorch_serves():
+    qkv = torch.randn(1, 5, 4, 24, dtype=torch.float16)
+    out = interleaved_window_attention(qkv, 1, 3)
+    assert out.dtype == torch.float16
+    slow = slow_attention(qkv[:, None].double(), 1, (3, 3))[:, 0]
+    torch.testing.assert_close(out.double(), slow, rtol=1e-2, atol=1e-2)
 
 
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (
-            lambda: interleaved_window_partition(torch.zeros(2, 3, 4), 7),
-            r"\[B, H, W, C\].*\(2, 3, 4\)",
-        ),
-        (lambda: interleaved_window_partition(torch.zeros(1, 4, 4, 8), 0), "positive integer.*0"),
-        (lambda: interleaved_window_partition(torch.zeros(1, 4, 4, 8), (2, 2, 2)), "pair"),
-        (
-            lambda: interleaved_window_merge(torch.zeros(4, 49, 8), 6, (9, 9)),
-            r"\[B \* Gh \* Gw, 36, C\].*\(4, 49, 8\)",
-        ),
-        (
-            lambda: interleaved_window_merge(torch.zeros(3, 49, 8), 7, (9, 9)),
-            "3 windows.*4 windows",
-        ),
-        (lambda: interleaved_window_attention(torch.zeros(1, 4, 24), 2, 7), r"\(1, 4, 24\)"),
-        (
-            lambda: interleaved_window_attention(torch.zeros(1, 4, 4, 20), 2, 7),
-            "20 channels.*2 heads",
-        ),
-        (lambda: interleaved_window_attention(torch.zeros(1, 4, 4, 24), 0, 7), "0 heads"),
-        (
-            lambda: interleaved_window_attention(torch.zeros(1, 4, 4, 24), 2, 7, torch.zeros(8)),
-            r"pad_qkv of shape \(24,\).*\(8,\)",
-        ),
-    ],
-)
-def test_bad_arguments(call, message):
-    with pytest.raises(ValueError, match=message):
-        call()
+@pytest.mark.parametrize("channels", [3, 12, 36, 3 * 136])
+def test_head_dimensions_that_only_plain_pytorch_serves(channels):
+    qkv = torch.randn(1, 5, 4, channels)
+    out = interleaved_window_attention(qkv, 1, 3)
+    slow = slow_attention(qkv[:, None], 1, (3, 3))[:, 0]
+    torch.testing.assert_close(out, slow, rtol=1e-5, atol=1e-5)
 
 
-def test_compiles_without_graph_breaks():
-    qkv, pad = torch.randn(1, 9, 10, 24), torch.randn(24)
-    compiled = torch.compile(
-        lambda x, p: interleaved_window_attention(x, 2, 4, p), fullgraph=True, backend="aot_eager"
-    )
-    torch.testing.assert_close(compiled(qkv, pad), interleaved_window_attention(qkv, 2, 4, pad))
+def test_a_map_of_one_frame_is_an_image():
+    for case in cases.some(cases.ON_IMAGES, 10):
+        qkv, pad, _ = case.inputs(torch.float32)
+        out = interleaved_window_attention(qkv, case.heads, case.window, pad, case.scale)
+        clip = interleaved_window_attention(
+            qkv.unsqueeze(1), case.heads, case.window, pad, case.scale
+        )
+        assert clip.shape == (len(out), 1, *out.shape[1:])
+        torch.testing.assert_close(clip.squeeze(1), out, rtol=1e-6, atol=1e-6)
+
+
+def test_meta_tensors_have_the_same_shapes():
+    for case in cases.some(cases.ALL, 10):
+        qkv = torch.empty(case.shape, device="meta")
+        out = interleaved_window_attention(qkv, case.heads, case.window)
+        assert out.shape == (*case.shape[:-1], case.shape[-1] // 3)
+        if case.frames is None:
+            windows = interleaved_window_partition(qkv, case.window)
+            groups = reference.group_counts(case.size, case.window)
+            tokens = case.window[0] * case.window[1]
+            assert windows.shape == (case.batch * groups[0] * groups[1], tokens, case.shape[-1])
+            assert interleaved_window_merge(windows, case.window, case.size).shape == case.shape

@@ -1,0 +1,29 @@
+"""The backend as a fixture: tests that ask for it run once for each."""
+
+import pytest
+from op_backends import COMPILED, REFERENCE, SYMBOLIC
+
+
+def _name(backend):
+    return backend.name
+
+
+@pytest.fixture(params=[REFERENCE, *COMPILED], ids=_name)
+def backend(request):
+    """Each backend of partition and merge."""
+    with request.param.chosen() as chosen:
+        yield chosen
+
+
+@pytest.fixture(params=[REFERENCE, SYMBOLIC, *COMPILED], ids=_name)
+def attention_backend(request):
+    """Each backend of the attention."""
+    with request.param.chosen() as chosen:
+        yield chosen
+
+
+@pytest.fixture(params=COMPILED, ids=_name)
+def compiled_backend(request):
+    """Each backend of the compiled operators."""
+    with request.param.chosen() as chosen:
+        yield chosen
