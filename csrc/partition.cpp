@@ -22,8 +22,10 @@ WindowGrid check_merge(
     at::IntArrayRef size) {
   check_window(window_size);
   TORCH_CHECK_VALUE(
-      size.size() == 2 && size[0] > 0 && size[1] > 0,
-      "expected size to be (H, W), a pair of positive integers, got ",
+      size.size() == 2 && size[0] > 0 && size[1] > 0 && size[0] < kLimit && size[1] < kLimit,
+      "expected size to be (H, W), a pair of positive integers below ",
+      kLimit,
+      ", got ",
       size);
   const int64_t tokens = window_size[0] * window_size[1];
   TORCH_CHECK_VALUE(

@@ -21,10 +21,19 @@ inline std::string shape_text(at::IntArrayRef shape) {
   return text.str();
 }
 
+// So that no product of two sides overflows.
+constexpr int64_t kLimit = int64_t{1} << 31;
+
 inline void check_window(at::IntArrayRef window_size) {
   TORCH_CHECK_VALUE(
       window_size.size() == 2 && window_size[0] > 0 && window_size[1] > 0,
       "expected window_size to be a positive integer or a pair of them, got ",
+      window_size);
+  TORCH_CHECK_VALUE(
+      window_size[0] <= (kLimit - 1) / window_size[1],
+      "expected a window of fewer than ",
+      kLimit,
+      " tokens, got window_size ",
       window_size);
 }
 

@@ -22,6 +22,8 @@ __all__ = [
     "check_window",
 ]
 
+LIMIT = 2**31  # so that no product of two sides overflows in the kernels
+
 
 def check_window(window_size: int | Sequence[int]) -> tuple[int, int]:
     """Return (M_h, M_w)."""
@@ -29,6 +31,10 @@ def check_window(window_size: int | Sequence[int]) -> tuple[int, int]:
     if len(window) != 2 or not all(_is_integer(side) and side > 0 for side in window):
         raise ValueError(
             f"expected window_size to be a positive integer or a pair of them, got {window_size!r}"
+        )
+    if window[0] * window[1] >= LIMIT:
+        raise ValueError(
+            f"expected a window of fewer than {LIMIT} tokens, got window_size {window_size!r}"
         )
     return window
 
@@ -43,7 +49,9 @@ def check_partition(x: Tensor) -> None:
 def check_merge(windows: Tensor, window: tuple[int, int], size: Sequence[int]) -> tuple[int, int]:
     """Check Tensor[B * Gh * Gw, M_h * M_w, C] against the `size` of the map, which is returned."""
     if not (_is_sequence(size) and len(size) == 2 and all(_may_be_side(side) for side in size)):
-        raise ValueError(f"expected size to be (H, W), a pair of positive integers, got {size!r}")
+        raise ValueError(
+            f"expected size to be (H, W), a pair of positive integers below {LIMIT}, got {size!r}"
+        )
     tokens = window[0] * window[1]
     if windows.dim() != 3 or windows.shape[1] != tokens:
         raise ValueError(
@@ -126,7 +134,7 @@ def _check_sides(x: Tensor) -> None:
 def _may_be_side(side: object) -> bool:
     """Whether this is a positive integer, or something that a tracer stands in its place."""
     if isinstance(side, int):
-        return not isinstance(side, bool) and side > 0
+        return not isinstance(side, bool) and 0 < side < LIMIT
     return isinstance(side, (torch.SymInt, Tensor))
 
 
