@@ -17,7 +17,8 @@ WindowGrid check_attention(
   TORCH_CHECK_VALUE(
       qkv.dim() == 4 || qkv.dim() == 5,
       "expected a projected map of shape [B, H, W, 3 * C] or [B, T, H, W, 3 * C], got shape ",
-      qkv.sizes());
+      shape_text(qkv.sizes()));
+  check_sides(qkv.sizes(), 1, qkv.dim() - 1);
   const int64_t channels = qkv.size(-1);
   TORCH_CHECK_VALUE(
       num_heads >= 1 && channels % (3 * num_heads) == 0,
@@ -32,7 +33,7 @@ WindowGrid check_attention(
         "expected pad_qkv of shape (",
         channels,
         ",), one value per channel of qkv, got shape ",
-        pad_qkv->sizes());
+        shape_text(pad_qkv->sizes()));
     TORCH_CHECK_VALUE(
         pad_qkv->device() == qkv.device(),
         "expected qkv and pad_qkv on one device, got ",
@@ -68,9 +69,9 @@ WindowGrid check_attention_backward(
   TORCH_CHECK_VALUE(
       grad.sizes() == at::IntArrayRef(expected),
       "expected a gradient of shape ",
-      at::IntArrayRef(expected),
+      shape_text(expected),
       ", got shape ",
-      grad.sizes());
+      shape_text(grad.sizes()));
   TORCH_CHECK_VALUE(
       grad.device() == qkv.device() && grad.scalar_type() == qkv.scalar_type(),
       "expected a gradient on ",

@@ -16,49 +16,13 @@
 #include <utility>
 #include <vector>
 
-#include "intrinsics.h"
 #include "../interleaved_window.h"
+#include "attention_problem.h"
 #include "isa.h"
 #include "scratch.h"
 
 namespace iwin_d2 {
 namespace {
-
-// A map whose channels lie together, with the strides of its other dimensions.
-template <typename In>
-struct Map {
-  In* data;
-  int64_t image;
-  int64_t frame;
-  int64_t row;
-  int64_t column;
-
-  In* at(const TokenPlace& place) const {
-    return data + place.image * image + place.frame * frame + place.row * row +
-        place.column * column;
-  }
-};
-
-// Pointers to the tokens of a window, one after another; `outside` for those of the padding.
-template <typename In>
-void find_tokens(
-    const WindowGrid& grid, int64_t window, const Map<In>& map, In* outside, In** tokens) {
-  for_each_token(grid, window, [&](int64_t token, const TokenPlace& place) {
-    tokens[token] = place.inside ? map.at(place) : outside;
-  });
-}
-
-template <typename In>
-struct Problem {
-  WindowGrid grid;
-  int64_t num_heads;
-  int64_t channels;  // of the result: a third of qkv's
-  double scale;
-  Map<const In> qkv;
-  const In* padding;
-
-  int64_t units() const { return grid.windows() * num_heads; }
-};
 
 #define IWIN_ISA_FILE "isa/attention_units.h"
 #include "for_each_isa.h"

@@ -109,6 +109,15 @@ inline void gemm_panel(
   }
 }
 
+// How wide the next panel is when `left` vectors are left. Five as 3 + 2 rather than 4 + 1: a narrow
+// panel reads more of A than it multiplies.
+inline int64_t panel_vectors(int64_t left) {
+  if (left > kMaxTileVectors && left < 2 * kMaxTileVectors) {
+    return (left + 1) / 2;
+  }
+  return left < kMaxTileVectors ? left : kMaxTileVectors;
+}
+
 // C[rows x vectors * lanes] = (or +=) A[rows x depth] * B[depth x vectors * lanes]. Rows of B and C
 // are whole vectors: the caller pads them.
 template <typename T, bool kAdd>
@@ -124,10 +133,7 @@ inline void gemm(
     T* c,
     int64_t c_row) {
   while (vectors > 0) {
-    // Five vectors as 3 + 2 rather than 4 + 1: a narrow panel reads more of A than it multiplies.
-    const int64_t panel = vectors > kMaxTileVectors && vectors < 2 * kMaxTileVectors
-        ? (vectors + 1) / 2
-        : (vectors < kMaxTileVectors ? vectors : kMaxTileVectors);
+    const int64_t panel = panel_vectors(vectors);
     switch (panel) {
       case 1:
         gemm_panel<T, 1, kAdd>(rows, depth, a, a_row, a_depth, b, b_depth, c, c_row);

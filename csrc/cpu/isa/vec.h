@@ -39,29 +39,30 @@ inline Vec<T> broadcast(T value) {
   return Vec<T>{} + value;
 }
 
-// The larger of each lane; where one is a NaN, `b`. (Compilers make a comparison and a blend of the
-// general form, of twice the latency.)
+// The larger of each lane; where one is a NaN, `b`. (GCC makes of the general form a comparison and
+// a blend, of twice the latency; the intrinsic for 512 bits makes it warn of its own header.)
 template <typename T>
 inline Vec<T> larger(Vec<T> a, Vec<T> b) {
-#if defined(__x86_64__)
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
   constexpr bool kFloat = sizeof(T) == 4;
 #if IWIN_VECTOR_BYTES == 64
+  constexpr int kRoundAsSet = 4;
   if constexpr (kFloat) {
-    return (Vec<T>)_mm512_max_ps((__m512)a, (__m512)b);
+    return __builtin_ia32_maxps512_mask(a, b, Vec<T>{}, -1, kRoundAsSet);
   } else {
-    return (Vec<T>)_mm512_max_pd((__m512d)a, (__m512d)b);
+    return __builtin_ia32_maxpd512_mask(a, b, Vec<T>{}, -1, kRoundAsSet);
   }
 #elif IWIN_VECTOR_BYTES == 32
   if constexpr (kFloat) {
-    return (Vec<T>)_mm256_max_ps((__m256)a, (__m256)b);
+    return __builtin_ia32_maxps256(a, b);
   } else {
-    return (Vec<T>)_mm256_max_pd((__m256d)a, (__m256d)b);
+    return __builtin_ia32_maxpd256(a, b);
   }
 #else
   if constexpr (kFloat) {
-    return (Vec<T>)_mm_max_ps((__m128)a, (__m128)b);
+    return __builtin_ia32_maxps(a, b);
   } else {
-    return (Vec<T>)_mm_max_pd((__m128d)a, (__m128d)b);
+    return __builtin_ia32_maxpd(a, b);
   }
 #endif
 #else

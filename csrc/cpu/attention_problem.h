@@ -1,0 +1,47 @@
+// A projected map in memory, and the tokens of its windows. Included by the kernel files that
+// compute attention.
+#pragma once
+
+#include <cstdint>
+
+#include "../interleaved_window.h"
+
+namespace iwin_d2 {
+
+// A map whose channels lie together, with the strides of its other dimensions.
+template <typename In>
+struct Map {
+  In* data;
+  int64_t image;
+  int64_t frame;
+  int64_t row;
+  int64_t column;
+
+  In* at(const TokenPlace& place) const {
+    return data + place.image * image + place.frame * frame + place.row * row +
+        place.column * column;
+  }
+};
+
+// Pointers to the tokens of a window, one after another; `outside` for those of the padding.
+template <typename In>
+void find_tokens(
+    const WindowGrid& grid, int64_t window, const Map<In>& map, In* outside, In** tokens) {
+  for_each_token(grid, window, [&](int64_t token, const TokenPlace& place) {
+    tokens[token] = place.inside ? map.at(place) : outside;
+  });
+}
+
+template <typename In>
+struct Problem {
+  WindowGrid grid;
+  int64_t num_heads;
+  int64_t channels;  // of the result: a third of qkv's
+  double scale;
+  Map<const In> qkv;
+  const In* padding;
+
+  int64_t units() const { return grid.windows() * num_heads; }
+};
+
+}  // namespace iwin_d2

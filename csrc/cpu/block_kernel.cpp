@@ -1,0 +1,307 @@
+// A whole Iwin block for inference on the CPU: y = norm1(x); z = x + depthwise(y) + attention(y);
+// z + mlp(norm2(z)).
+//
+// Written as separate operators, a block moves maps of up to four times its channels through memory
+// a dozen times, and has the system hand out fresh pages for each. Here windows, or rows, of the
+// map are taken through all steps while they are in the cache: memory sees the map itself.
+#include "../block.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+#include <torch/library.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "isa.h"
+#include "scratch.h"
+
+namespace iwin_d2 {
+namespace {
+
+// Pointers to contiguous memory; weights packed as isa/packed_gemm.h says, the MLP's in blocks of
+// hidden channels.
+struct BlockProblem {
+  WindowGrid grid;
+  int64_t num_heads;
+  int64_t channels;
+  int64_t hidden;
+  int64_t hidden_block;
+  float eps;
+  float scale;
+  const float* x;
+  float* out;
+  const float* residual;  // what the attention is added to
+  const float* norm1_weight;
+  const float* norm1_bias;
+  const float* qkv;
+  const float* qkv_bias;
+  const float* proj;
+  const float* proj_bias;
+  const float* depthwise;  // [9, C]
+  const float* depthwise_bias;
+  const float* norm2_weight;
+  const float* norm2_bias;
+  const float* fc1;
+  const float* fc1_bias;
+  const float* fc2;
+  const float* fc2_bias;
+
+  int64_t offset_of(const TokenPlace& place) const {
+    const int64_t frame = place.image * grid.frames + place.frame;
+    return ((frame * grid.height + place.row) * grid.width + place.column) * channels;
+  }
+};
+
+struct PackTask {
+  int64_t outputs;
+  int64_t depth;
+  const float* from;
+  int64_t stride;
+  float* to;
+};
+
+#define IWIN_ISA_FILE "isa/block.h"
+#include "for_each_isa.h"
+
+// Tokens that go through a product together: enough that a panel of the weight pays for being
+// read, few enough that they and their hidden channels stay in the second-level cache.
+constexpr int64_t kTokens = 192;
+constexpr int64_t kHiddenBlock = 384;
+// Windows of more tokens are attended to from a projected map in memory, since a few of them would
+// neither fit the cache nor give every thread something to do.
+constexpr int64_t kWindowTokens = 256;
+
+// How many pieces of at most `most` a range is cut into, as many for each thread.
+int64_t pieces(int64_t count, int64_t most) {
+  const int64_t threads = at::get_num_threads();
+  const int64_t least = std::max<int64_t>(1, (count + most - 1) / most);
+  return std::min(count, (least + threads - 1) / threads * threads);
+}
+
+template <typename Run>
+void for_pieces(int64_t count, int64_t most, const Run& run) {
+  const int64_t parts = pieces(count, most);
+  at::parallel_for(0, parts, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t part = begin; part < end; part++) {
+      run(count * part / parts, count * (part + 1) / parts);
+    }
+  });
+}
+
+// Packed copies of the weights; they live as long as one call.
+class PackedWeights {
+ public:
+  PackedWeights(const BlockParameters& parameters, int64_t channels, int64_t hidden)
+      : qkv(3 * channels * channels),
+        proj(channels * channels),
+        fc1(hidden * channels),
+        fc2(hidden * channels) {
+    add(parameters.qkv_weight, 3 * channels, channels, channels, 0, qkv.data());
+    add(parameters.proj_weight, channels, channels, channels, 0, proj.data());
+    for (int64_t first = 0; first < hidden; first += kHiddenBlock) {
+      const int64_t width = std::min(kHiddenBlock, hidden - first);
+      add(parameters.fc1_weight,
+          width,
+          channels,
+          channels,
+          first * channels,
+          fc1.data() + first * channels);
+      add(parameters.fc2_weight, channels, width, hidden, first, fc2.data() + first * channels);
+    }
+    const int64_t count = static_cast<int64_t>(tasks_.size());
+    at::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; i++) {
+        IWIN_CALL_FOR_ISA(pack, tasks_[i]);
+      }
+    });
+  }
+
+  Scratch<float> qkv, proj, fc1, fc2;
+
+ private:
+  void add(
+      const at::Tensor& weight,
+      int64_t outputs,
+      int64_t depth,
+      int64_t stride,
+      int64_t first,
+      float* to) {
+    kept_.push_back(weight.contiguous());
+    tasks_.push_back({outputs, depth, kept_.back().const_data_ptr<float>() + first, stride, to});
+  }
+
+  std::vector<at::Tensor> kept_;
+  std::vector<PackTask> tasks_;
+};
+
+// [C, 1, 3, 3] -> [9, C].
+std::vector<float> packed_depthwise(const at::Tensor& weight) {
+  const at::Tensor contiguous = weight.contiguous();
+  const float* from = contiguous.const_data_ptr<float>();
+  const int64_t channels = weight.size(0);
+  std::vector<float> packed(9 * channels);
+  for (int64_t c = 0; c < channels; c++) {
+    for (int64_t tap = 0; tap < 9; tap++) {
+      packed[tap * channels + c] = from[c * 9 + tap];
+    }
+  }
+  return packed;
+}
+
+// Windows that fit the cache: everything from the norm to the second projection at once.
+void attend_in_cache(const BlockProblem& block) {
+  const int64_t most = std::max<int64_t>(1, kTokens / block.grid.tokens_per_window());
+  for_pieces(block.grid.windows(), most, [&](int64_t begin, int64_t end) {
+    IWIN_CALL_FOR_ISA(attend_windows, block, begin, end);
+  });
+}
+
+void attend_from_map(const BlockProblem& block, int64_t tokens, const at::TensorOptions& options) {
+  const at::Tensor qkv = at::empty({tokens, 3 * block.channels}, options);
+  const at::Tensor attended = at::empty({tokens, block.channels}, options);
+  float* qkv_data = qkv.mutable_data_ptr<float>();
+  float* attended_data = attended.mutable_data_ptr<float>();
+  for_pieces(tokens, kTokens, [&](int64_t begin, int64_t end) {
+    IWIN_CALL_FOR_ISA(project_tokens, block, qkv_data, begin, end);
+  });
+  for_pieces(block.grid.windows() * block.num_heads, 1, [&](int64_t begin, int64_t end) {
+    IWIN_CALL_FOR_ISA(attend_heads, block, qkv_data, attended_data, begin, end);
+  });
+  for_pieces(tokens, kTokens, [&](int64_t begin, int64_t end) {
+    IWIN_CALL_FOR_ISA(project_attended, block, attended_data, begin, end);
+  });
+}
+
+void check_multiples(int64_t channels, int64_t hidden) {
+  TORCH_CHECK_VALUE(
+      channels % 16 == 0 && hidden % 16 == 0,
+      "expected channels and hidden channels that are multiples of 16, got ",
+      channels,
+      " and ",
+      hidden);
+}
+
+at::Tensor run_block(
+    const at::Tensor& x_in,
+    const BlockParameters& parameters,
+    int64_t num_heads,
+    at::IntArrayRef window_size,
+    double eps) {
+  const WindowGrid grid = check_block(x_in, parameters, num_heads, window_size);
+  TORCH_CHECK_VALUE(
+      x_in.scalar_type() == at::kFloat,
+      "expected x of dtype float32 on the CPU, got ",
+      x_in.scalar_type());
+  const at::Tensor x = x_in.contiguous();
+  const int64_t channels = x.size(-1);
+  const int64_t hidden = parameters.fc1_weight.size(0);
+  check_multiples(channels, hidden);
+  at::Tensor out = at::empty(x.sizes(), x.options());
+  if (x.numel() == 0) {
+    return out;
+  }
+  const PackedWeights packed(parameters, channels, hidden);
+  std::vector<at::Tensor> kept;
+  const auto vector = [&](const at::Tensor& parameter) {
+    kept.push_back(parameter.contiguous());
+    return kept.back().const_data_ptr<float>();
+  };
+  const bool convolves = parameters.depthwise_weight.has_value();
+  const std::vector<float> depthwise =
+      convolves ? packed_depthwise(*parameters.depthwise_weight) : std::vector<float>{};
+  const float* depthwise_bias =
+      parameters.depthwise_bias.has_value() ? vector(*parameters.depthwise_bias) : nullptr;
+  float* to = out.mutable_data_ptr<float>();
+  const float* from = x.const_data_ptr<float>();
+  const BlockProblem block{
+      grid,
+      num_heads,
+      channels,
+      hidden,
+      kHiddenBlock,
+      static_cast<float>(eps),
+      1 / std::sqrt(static_cast<float>(channels / num_heads)),
+      from,
+      to,
+      convolves ? to : from,
+      vector(parameters.norm1_weight),
+      vector(parameters.norm1_bias),
+      packed.qkv.data(),
+      vector(parameters.qkv_bias),
+      packed.proj.data(),
+      vector(parameters.proj_bias),
+      depthwise.data(),
+      depthwise_bias,
+      vector(parameters.norm2_weight),
+      vector(parameters.norm2_bias),
+      packed.fc1.data(),
+      vector(parameters.fc1_bias),
+      packed.fc2.data(),
+      vector(parameters.fc2_bias)};
+
+  const int64_t tokens = x.numel() / channels;
+  if (convolves) {
+    for_pieces(tokens / grid.width, 32, [&](int64_t begin, int64_t end) {
+      IWIN_CALL_FOR_ISA(depthwise_rows, block, begin, end);
+    });
+  }
+  if (grid.tokens_per_window() <= kWindowTokens) {
+    attend_in_cache(block);
+  } else {
+    attend_from_map(block, tokens, x.options());
+  }
+  for_pieces(tokens, kTokens, [&](int64_t begin, int64_t end) {
+    IWIN_CALL_FOR_ISA(mlp_tokens, block, begin, end);
+  });
+  return out;
+}
+
+at::Tensor iwin_block_cpu(
+    const at::Tensor& x,
+    const at::Tensor& norm1_weight,
+    const at::Tensor& norm1_bias,
+    const at::Tensor& qkv_weight,
+    const at::Tensor& qkv_bias,
+    const at::Tensor& proj_weight,
+    const at::Tensor& proj_bias,
+    const std::optional<at::Tensor>& depthwise_weight,
+    const std::optional<at::Tensor>& depthwise_bias,
+    const at::Tensor& norm2_weight,
+    const at::Tensor& norm2_bias,
+    const at::Tensor& fc1_weight,
+    const at::Tensor& fc1_bias,
+    const at::Tensor& fc2_weight,
+    const at::Tensor& fc2_bias,
+    int64_t num_heads,
+    at::IntArrayRef window_size,
+    double eps) {
+  const BlockParameters parameters{
+      norm1_weight,
+      norm1_bias,
+      qkv_weight,
+      qkv_bias,
+      proj_weight,
+      proj_bias,
+      depthwise_weight,
+      depthwise_bias,
+      norm2_weight,
+      norm2_bias,
+      fc1_weight,
+      fc1_bias,
+      fc2_weight,
+      fc2_bias};
+  return run_block(x, parameters, num_heads, window_size, eps);
+}
+
+}  // namespace
+}  // namespace iwin_d2
+
+TORCH_LIBRARY_IMPL(iwin_d2, CPU, m) {
+  m.impl("iwin_block", &iwin_d2::iwin_block_cpu);
+}

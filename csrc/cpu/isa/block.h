@@ -1,0 +1,288 @@
+// The parts of a fused block, each over a range of work, on memory that stays in the cache between
+// the steps. Included by block_kernel.cpp inside for_each_isa.h.
+
+#include "attention.h"
+
+#include "element.h"
+
+#include "depthwise_conv.h"
+#include "gelu.h"
+#include "layer_norm.h"
+#include "packed_gemm.h"
+
+inline int64_t smaller_of(int64_t a, int64_t b) {
+  return a < b ? a : b;
+}
+
+inline void fill_row(const float* from, int64_t count, float* to) {
+  for (int64_t c = 0; c < count; c += kLanes<float>) {
+    store(to + c, load(from + c));
+  }
+}
+
+// to = a + b + c
+inline void add_rows(const float* a, const float* b, const float* c, int64_t count, float* to) {
+  for (int64_t i = 0; i < count; i += kLanes<float>) {
+    store(to + i, load(a + i) + load(b + i) + load(c + i));
+  }
+}
+
+// One of the weights that are to be packed: see pack_weight.
+inline void pack(const PackTask& task) {
+  pack_weight(task.outputs, task.depth, task.from, task.stride, task.to);
+}
+
+
+// out = x + depthwise(norm1(x)) for rows [begin, end) of all images and frames.
+inline void depthwise_rows(const BlockProblem& block, int64_t begin, int64_t end) {
+  const int64_t height = block.grid.height;
+  const int64_t row = block.grid.width * block.channels;
+  // Normalised rows go round a ring of three; the fourth is the zeros beyond the map.
+  const Scratch<float> scratch(4 * row);
+  float* zeros = scratch.data() + 3 * row;
+  for (int64_t i = 0; i < row; i++) {
+    zeros[i] = 0;
+  }
+  const auto normalised = [&](int64_t index) { return scratch.data() + index % 3 * row; };
+  const auto normalise = [&](int64_t index) {
+    for (int64_t c = 0; c < row; c += block.channels) {
+      normalise_row(
+          block.x + index * row + c,
+          block.norm1_weight,
+          block.norm1_bias,
+          block.eps,
+          block.channels,
+          normalised(index) + c);
+    }
+  };
+  for (int64_t index = begin; index < end; index++) {
+    const bool first = index % height == 0;
+    const bool last = index % height == height - 1;
+    if (index == begin || first) {
+      if (!first) {
+        normalise(index - 1);
+      }
+      normalise(index);
+    }
+    if (!last) {
+      normalise(index + 1);
+    }
+    depthwise_row(
+        first ? zeros : normalised(index - 1),
+        normalised(index),
+        last ? zeros : normalised(index + 1),
+        block.depthwise,
+        block.depthwise_bias,
+        block.x + index * row,
+        block.out + index * row,
+        block.grid.width,
+        block.channels);
+  }
+}
+
+// out = residual + attention for the windows [begin, end): their tokens are gathered, normalised,
+// projected, attended to and projected again before the next windows' are.
+inline void attend_windows(const BlockProblem& block, int64_t begin, int64_t end) {
+  const int64_t channels = block.channels;
+  const int64_t per_window = block.grid.tokens_per_window();
+  const int64_t capacity = (end - begin) * per_window;
+  const int64_t head_dim = channels / block.num_heads;
+  const auto shape = AttentionShape<float>::make(per_window, head_dim);
+  const Scratch<int64_t> places(capacity);  // of each token's channels in the map; -1 outside
+  const Scratch<float> tokens(capacity * channels);
+  const Scratch<float> qkv(capacity * 3 * channels);
+  const Scratch<float> attended(capacity * channels);
+  const Scratch<const float*> rows(per_window);
+  const Scratch<float*> outs(per_window);
+  const Scratch<float> scratch(attend_scratch(shape));
+
+  int64_t count = 0;
+  for (int64_t window = begin; window < end; window++) {
+    for_each_token(block.grid, window, [&](int64_t token, const TokenPlace& place) {
+      const int64_t at = place.inside ? block.offset_of(place) : -1;
+      places.data()[(window - begin) * per_window + token] = at;
+      if (place.inside) {
+        normalise_row(
+            block.x + at,
+            block.norm1_weight,
+            block.norm1_bias,
+            block.eps,
+            channels,
+            tokens.data() + count * channels);
+        fill_row(block.qkv_bias, 3 * channels, qkv.data() + count * 3 * channels);
+        count++;
+      }
+    });
+  }
+  gemm_packed<float, true>(
+      count, 3 * channels, channels, tokens.data(), channels, block.qkv, qkv.data(), 3 * channels);
+
+  int64_t next = 0;
+  for (int64_t window = begin; window < end; window++) {
+    for (int64_t n = 0; n < per_window; n++) {
+      // The padding is zeros before the projection: its q, k and v are the bias.
+      const bool inside = places.data()[(window - begin) * per_window + n] >= 0;
+      rows.data()[n] = inside ? qkv.data() + next * 3 * channels : block.qkv_bias;
+      outs.data()[n] = inside ? attended.data() + next * channels : nullptr;
+      next += inside ? 1 : 0;
+    }
+    for (int64_t head = 0; head < block.num_heads; head++) {
+      attend(
+          shape,
+          rows.data(),
+          channels,
+          head * head_dim,
+          block.scale,
+          outs.data(),
+          scratch.data());
+    }
+  }
+
+  float* projected = tokens.data();
+  gemm_packed<float, false>(
+      count, channels, channels, attended.data(), channels, block.proj, projected, channels);
+  next = 0;
+  for (int64_t n = 0; n < capacity; n++) {
+    const int64_t at = places.data()[n];
+    if (at >= 0) {
+      add_rows(
+          block.residual + at,
+          projected + next * channels,
+          block.proj_bias,
+          channels,
+          block.out + at);
+      next++;
+    }
+  }
+}
+
+// qkv = the projection of norm1(x), for the tokens [begin, end) of the map.
+inline void project_tokens(const BlockProblem& block, float* qkv, int64_t begin, int64_t end) {
+  const int64_t channels = block.channels;
+  const int64_t count = end - begin;
+  const Scratch<float> tokens(count * channels);
+  for (int64_t n = 0; n < count; n++) {
+    normalise_row(
+        block.x + (begin + n) * channels,
+        block.norm1_weight,
+        block.norm1_bias,
+        block.eps,
+        channels,
+        tokens.data() + n * channels);
+    fill_row(block.qkv_bias, 3 * channels, qkv + (begin + n) * 3 * channels);
+  }
+  gemm_packed<float, true>(
+      count,
+      3 * channels,
+      channels,
+      tokens.data(),
+      channels,
+      block.qkv,
+      qkv + begin * 3 * channels,
+      3 * channels);
+}
+
+// One head of one window each, from a projected map to a map.
+inline void attend_heads(
+    const BlockProblem& block, const float* qkv, float* attended, int64_t begin, int64_t end) {
+  const int64_t channels = block.channels;
+  const int64_t per_window = block.grid.tokens_per_window();
+  const int64_t head_dim = channels / block.num_heads;
+  const auto shape = AttentionShape<float>::make(per_window, head_dim);
+  const Scratch<const float*> rows(per_window);
+  const Scratch<float*> outs(per_window);
+  const Scratch<float> scratch(attend_scratch(shape));
+  for (int64_t unit = begin; unit < end; unit++) {
+    for_each_token(
+        block.grid, unit / block.num_heads, [&](int64_t token, const TokenPlace& place) {
+          const int64_t at = place.inside ? block.offset_of(place) : 0;
+          rows.data()[token] = place.inside ? qkv + 3 * at : block.qkv_bias;
+          outs.data()[token] = place.inside ? attended + at : nullptr;
+        });
+    attend(
+        shape,
+        rows.data(),
+        channels,
+        unit % block.num_heads * head_dim,
+        block.scale,
+        outs.data(),
+        scratch.data());
+  }
+}
+
+// out = residual + the projection of what was attended to, for the tokens [begin, end).
+inline void project_attended(
+    const BlockProblem& block, const float* attended, int64_t begin, int64_t end) {
+  const int64_t channels = block.channels;
+  const int64_t count = end - begin;
+  const Scratch<float> projected(count * channels);
+  gemm_packed<float, false>(
+      count,
+      channels,
+      channels,
+      attended + begin * channels,
+      channels,
+      block.proj,
+      projected.data(),
+      channels);
+  for (int64_t n = 0; n < count; n++) {
+    const int64_t at = (begin + n) * channels;
+    add_rows(
+        block.residual + at,
+        projected.data() + n * channels,
+        block.proj_bias,
+        channels,
+        block.out + at);
+  }
+}
+
+// out += mlp(norm2(out)) for the tokens [begin, end). The hidden channels come in blocks, so that
+// they never leave the cache.
+inline void mlp_tokens(const BlockProblem& block, int64_t begin, int64_t end) {
+  const int64_t channels = block.channels;
+  const int64_t count = end - begin;
+  float* out = block.out + begin * channels;
+  const Scratch<float> tokens(count * channels);
+  const Scratch<float> hidden(count * block.hidden_block);
+  const Scratch<float> sums(count * channels);
+  for (int64_t n = 0; n < count; n++) {
+    normalise_row(
+        out + n * channels,
+        block.norm2_weight,
+        block.norm2_bias,
+        block.eps,
+        channels,
+        tokens.data() + n * channels);
+    fill_row(block.fc2_bias, channels, sums.data() + n * channels);
+  }
+  for (int64_t first = 0; first < block.hidden; first += block.hidden_block) {
+    const int64_t width = smaller_of(block.hidden_block, block.hidden - first);
+    gemm_packed<float, false>(
+        count,
+        width,
+        channels,
+        tokens.data(),
+        channels,
+        block.fc1 + first * channels,
+        hidden.data(),
+        width);
+    for (int64_t n = 0; n < count; n++) {
+      float* row = hidden.data() + n * width;
+      for (int64_t c = 0; c < width; c += kLanes<float>) {
+        store(row + c, gelu(load(row + c) + load(block.fc1_bias + first + c)));
+      }
+    }
+    gemm_packed<float, true>(
+        count,
+        channels,
+        width,
+        hidden.data(),
+        width,
+        block.fc2 + first * channels,
+        sums.data(),
+        channels);
+  }
+  for (int64_t i = 0; i < count * channels; i += kLanes<float>) {
+    store(out + i, load(out + i) + load(sums.data() + i));
+  }
+}
