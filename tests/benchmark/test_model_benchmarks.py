@@ -8,7 +8,9 @@ from torch import nn
 
 from iwin_d2.benchmark import backbone, models, profile, video
 from iwin_d2.benchmark.models import OURS, PUBLISHED, Goals, build, count_flops
+from iwin_d2.benchmark.published import use_published_blocks
 from iwin_d2.benchmark.rates import Rates
+from iwin_d2.modeling import IwinTransformer
 
 IMAGE = (1, 3, 64, 64)
 CLIP = (1, 3, 32, 32, 32)
@@ -81,10 +83,16 @@ def _linear() -> nn.Module:
     return nn.Linear(1000, 20_000)
 
 
-@pytest.mark.parametrize("name", [OURS, PUBLISHED])
-def test_the_profile_knows_every_group(name):
-    times = profile.time_by_group(build(backbone.MODELS[name], IMAGE), rounds=1, warmup=1)
-    wanted = {"matrix products, dense convolutions", "attention", "depthwise convolution", "GELU"}
-    assert wanted | {"norms"} <= set(times) <= {*profile.GROUPS, profile.OTHER}
-    assert all(seconds >= 0 for seconds in times.values())
-    assert times["matrix products, dense convolutions"] > times["norms"]
+@pytest.mark.parametrize("backward", [False, True])
+def test_the_profile_knows_every_group(backward):
+    made = {OURS: _tiny, PUBLISHED: lambda: use_published_blocks(_tiny())}
+    runs = {name: build(make, IMAGE, backward) for name, make in made.items()}
+    times = profile.time_by_group(runs, rounds=1, warmup=1)
+    everything = {*profile.GROUPS, profile.OTHER}
+    assert set(times[OURS]) <= everything
+    assert set(times[PUBLISHED]) == everything - {profile.BLOCKS}
+    assert all(seconds >= 0 for found in times.values() for seconds in found.values())
+
+
+def _tiny() -> nn.Module:
+    return IwinTransformer(embed_dim=16, depths=[1, 1, 1, 1], num_heads=[1, 2, 4, 8])
