@@ -19,6 +19,10 @@ WindowGrid check_attention(
       "expected a projected map of shape [B, H, W, 3 * C] or [B, T, H, W, 3 * C], got shape ",
       shape_text(qkv.sizes()));
   check_sides(qkv.sizes(), 1, qkv.dim() - 1);
+  TORCH_CHECK_VALUE(
+      qkv.is_floating_point(),
+      "expected qkv of a floating-point dtype, got ",
+      qkv.scalar_type());
   const int64_t channels = qkv.size(-1);
   TORCH_CHECK_VALUE(
       num_heads >= 1 && channels % (3 * num_heads) == 0,

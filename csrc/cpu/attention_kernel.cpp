@@ -18,6 +18,7 @@
 
 #include "../interleaved_window.h"
 #include "attention_problem.h"
+#include "for_dtype.h"
 #include "isa.h"
 #include "scratch.h"
 
@@ -49,22 +50,6 @@ at::Tensor padding_row(const at::Tensor& qkv, const std::optional<at::Tensor>& p
   return pad_qkv.has_value() ? pad_qkv->contiguous() : at::zeros({qkv.size(-1)}, qkv.options());
 }
 
-// Calls run(Element{}) for the element type that the kernels use for a dtype.
-template <typename Run>
-void for_dtype(at::ScalarType dtype, const Run& run) {
-  switch (dtype) {
-    case at::kFloat:
-      return run(float{});
-    case at::kDouble:
-      return run(double{});
-    case at::kBFloat16:
-      return run(at::BFloat16{});
-    default:
-      TORCH_CHECK_VALUE(
-          false, "expected qkv of dtype float32, bfloat16 or float64 on the CPU, got ", dtype);
-  }
-}
-
 at::Tensor attention_cpu(
     const at::Tensor& qkv_in,
     int64_t num_heads,
@@ -81,7 +66,7 @@ at::Tensor attention_cpu(
   }
   const at::Tensor padding = padding_row(qkv, pad_qkv);
   const int64_t channels = shape.back();
-  for_dtype(qkv.scalar_type(), [&](auto element) {
+  for_dtype("qkv", qkv.scalar_type(), [&](auto element) {
     using In = decltype(element);
     const Problem<In> problem{
         grid,
@@ -116,7 +101,7 @@ std::tuple<at::Tensor, at::Tensor> attention_backward_cpu(
   at::Tensor grad_pad;
   const at::Tensor padding = padding_row(qkv, pad_qkv);
   const int64_t channels = qkv.size(-1) / 3;
-  for_dtype(qkv.scalar_type(), [&](auto element) {
+  for_dtype("qkv", qkv.scalar_type(), [&](auto element) {
     using In = decltype(element);
     using T = at::opmath_type<In>;
     const Problem<In> problem{

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from ..ops import interleaved_window_attention
+from .fused import can_fuse, run_fused
 
 __all__ = ["Downsample", "IwinBlock", "PatchEmbed"]
 
@@ -85,6 +86,8 @@ class IwinBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map Tensor[B, H, W, C] to the same shape."""
+        if can_fuse(self, x, (InterleavedWindowAttention, Mlp, DepthwiseConv)):
+            return run_fused(self, x)
         y = self.norm1(x)
         mixed = self.attn(y)
         if self.dwconv is not None:

@@ -42,6 +42,7 @@ OPERATORS: dict[str, tuple[str, tuple[torch.dtype, ...] | None]] = {
     "attention": ("interleaved_window_attention", _FLOATS),
     "depthwise_conv_add": ("depthwise_conv_add", _FLOATS),
     "bias_gelu": ("bias_gelu", _FLOATS),
+    "iwin_block": ("IwinBlock without gradients", (torch.float32,)),
 }
 
 # Reasons that are as they should be.

@@ -1,0 +1,126 @@
+"""A whole Iwin block for inference as one compiled operator (csrc/block.cpp).
+
+There is no reference here: that is the block itself, `iwin_d2.modeling.blocks.IwinBlock`, which
+calls this operator where it can run.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.utils import flop_counter
+
+from . import backends, checks
+from .flops import attention_flops
+from .library import python_side_wanted, register_fake
+
+__all__ = ["can_run", "iwin_block"]
+
+_MULTIPLE = 16  # of channels: the vectors of the widest instruction set
+
+
+def can_run(x: Tensor, num_heads: int, hidden: int) -> str | None:
+    """Why the operator cannot serve this call; None if it can.
+
+    Args:
+        x: Tensor[B, H, W, C] or Tensor[B, T, H, W, C].
+        num_heads: heads of the attention.
+        hidden: hidden channels of the MLP.
+    """
+    reason = backends.why_not("iwin_block", x, backends.effective_dtype(x))
+    if reason is not None:
+        return reason
+    channels = x.shape[-1]
+    if channels % _MULTIPLE != 0 or hidden % _MULTIPLE != 0:
+        return (
+            f"the compiled block serves channels that are multiples of {_MULTIPLE}, not "
+            f"{channels} with {hidden} hidden ones"
+        )
+    if channels % num_heads != 0 or channels // num_heads > 128:
+        return "the compiled block serves head dimensions up to 128"
+    return None
+
+
+def iwin_block(
+    x: Tensor,
+    norm1_weight: Tensor,
+    norm1_bias: Tensor,
+    qkv_weight: Tensor,
+    qkv_bias: Tensor,
+    proj_weight: Tensor,
+    proj_bias: Tensor,
+    depthwise_weight: Tensor | None,
+    depthwise_bias: Tensor | None,
+    norm2_weight: Tensor,
+    norm2_bias: Tensor,
+    fc1_weight: Tensor,
+    fc1_bias: Tensor,
+    fc2_weight: Tensor,
+    fc2_bias: Tensor,
+    num_heads: int,
+    window_size: tuple[int, int],
+    eps: float,
+) -> Tensor:
+    """Y = norm1(x); z = x + attention(y) + depthwise(y); z + mlp(norm2(z)), without gradients.
+
+    Args:
+        x: Tensor[B, H, W, C] or Tensor[B, T, H, W, C], float32 on the CPU.
+        norm1_weight: parameters from here on are those of IwinBlock, by name. The depthwise
+            convolution works frame by frame; None leaves it out.
+        num_heads: heads of the attention.
+        window_size: (M_h, M_w).
+        eps: of both norms.
+
+    Returns:
+        A tensor of the shape of `x`, contiguous.
+
+    Raises:
+        ValueError: shapes, dtypes or devices do not fit.
+    """
+    return torch.ops.iwin_d2.iwin_block.default(
+        x,
+        norm1_weight,
+        norm1_bias,
+        qkv_weight,
+        qkv_bias,
+        proj_weight,
+        proj_bias,
+        depthwise_weight,
+        depthwise_bias,
+        norm2_weight,
+        norm2_bias,
+        fc1_weight,
+        fc1_bias,
+        fc2_weight,
+        fc2_bias,
+        num_heads,
+        window_size,
+        eps,
+    )
+
+
+def _fake(x, *args):
+    checks.check_window(args[-2])
+    if x.dim() not in (4, 5):
+        raise ValueError(
+            f"expected a map of shape [B, H, W, C] or [B, T, H, W, C], got shape {tuple(x.shape)}"
+        )
+    return x.new_empty(x.shape)
+
+
+def block_flops(x_shape, *args, out_shape=None, **kwargs) -> int:
+    """FLOPs of the projections, the attention, the convolution and the MLP, two a multiply-add."""
+    depthwise, fc1, num_heads, window_size = args[6], args[10], args[14], args[15]
+    tokens, channels = math.prod(x_shape[:-1]), x_shape[-1]
+    projections = 4 * channels * channels + 2 * math.prod(fc1)
+    convolution = 9 * channels if depthwise is not None else 0
+    qkv_shape = (*x_shape[:-1], 3 * channels)
+    return 2 * tokens * (projections + convolution) + attention_flops(
+        qkv_shape, num_heads, window_size
+    )
+
+
+if python_side_wanted(__name__):
+    register_fake("iwin_block", _fake)
+    if hasattr(torch.ops.iwin_d2, "iwin_block"):
+        flop_counter.register_flop_formula(torch.ops.iwin_d2.iwin_block)(block_flops)
