@@ -13,7 +13,9 @@ SANITIZE := -fsanitize=address,undefined
 # Python itself is not built so: the runtime has to come first, and with it the library that throws
 # exceptions. Python and PyTorch keep memory to the end on purpose, CUDA maps where ASan would not.
 SANITIZER_RUNTIME = $(foreach name,libasan.so libubsan.so libstdc++.so,$(shell $(CXX) -print-file-name=$(name)))
-SANITIZER_OPTIONS := ASAN_OPTIONS=detect_leaks=0:protect_shadow_gap=0 UBSAN_OPTIONS=print_stacktrace=1
+# An abort, unlike an exit, has pytest say which test it was.
+SANITIZER_OPTIONS := ASAN_OPTIONS=detect_leaks=0:protect_shadow_gap=0:abort_on_error=1 \
+    UBSAN_OPTIONS=print_stacktrace=1:abort_on_error=1
 
 help:
 	@echo "make quickstart  generate a small data set, train a detector on it, evaluate, draw"
