@@ -10,7 +10,15 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.video import swin3d_t
 
-from ..modeling.blocks import Downsample, IwinBlock
+from ..modeling.blocks import (
+    DepthwiseConv,
+    Downsample,
+    InterleavedWindowAttention,
+    IwinBlock,
+    Mlp,
+)
+from ..modeling.fused import can_fuse, run_fused
+from ..ops.depthwise_conv import depthwise_conv_add
 from .models import OURS, PUBLISHED, Goals, compare
 from .published import use_published_blocks
 
@@ -25,10 +33,14 @@ class VideoBlock(IwinBlock):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map Tensor[B, T, H, W, C] to the same shape."""
+        if can_fuse(self, x, (InterleavedWindowAttention, Mlp, DepthwiseConv)):
+            return run_fused(self, x)
         y = self.norm1(x)
         mixed = self.attn(y)
         if self.dwconv is not None:
-            mixed = mixed + self.dwconv(y.flatten(0, 1)).view_as(y)
+            conv = self.dwconv.depthwise
+            images, other = y.flatten(0, 1), mixed.flatten(0, 1)
+            mixed = depthwise_conv_add(images, conv.weight, conv.bias, other).view_as(y)
         x = x + self.drop_path(mixed)
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
