@@ -45,4 +45,29 @@ inline void check_sides(at::IntArrayRef shape, size_t first, size_t last) {
   }
 }
 
+// A parameter of a layer that `x` goes through.
+inline void check_parameter(
+    const char* name, const at::Tensor& parameter, at::IntArrayRef shape, const at::Tensor& x) {
+  TORCH_CHECK_VALUE(
+      parameter.sizes() == shape,
+      "expected ",
+      name,
+      " of shape ",
+      shape_text(shape),
+      ", got shape ",
+      shape_text(parameter.sizes()));
+  TORCH_CHECK_VALUE(
+      parameter.device() == x.device() && parameter.scalar_type() == x.scalar_type(),
+      "expected x and ",
+      name,
+      " on one device and of one dtype, got ",
+      x.device(),
+      " ",
+      x.scalar_type(),
+      " and ",
+      parameter.device(),
+      " ",
+      parameter.scalar_type());
+}
+
 }  // namespace iwin_d2

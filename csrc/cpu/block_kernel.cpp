@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "isa.h"
+#include "pieces.h"
 #include "scratch.h"
 
 namespace iwin_d2 {
@@ -58,14 +59,6 @@ struct BlockProblem {
   }
 };
 
-struct PackTask {
-  int64_t outputs;
-  int64_t depth;
-  const float* from;
-  int64_t stride;
-  float* to;
-};
-
 #define IWIN_ISA_FILE "isa/block.h"
 #include "for_each_isa.h"
 
@@ -76,23 +69,6 @@ constexpr int64_t kHiddenBlock = 384;
 // Windows of more tokens are attended to from a projected map in memory, since a few of them would
 // neither fit the cache nor give every thread something to do.
 constexpr int64_t kWindowTokens = 256;
-
-// How many pieces of at most `most` a range is cut into, as many for each thread.
-int64_t pieces(int64_t count, int64_t most) {
-  const int64_t threads = at::get_num_threads();
-  const int64_t least = std::max<int64_t>(1, (count + most - 1) / most);
-  return std::min(count, (least + threads - 1) / threads * threads);
-}
-
-template <typename Run>
-void for_pieces(int64_t count, int64_t most, const Run& run) {
-  const int64_t parts = pieces(count, most);
-  at::parallel_for(0, parts, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t part = begin; part < end; part++) {
-      run(count * part / parts, count * (part + 1) / parts);
-    }
-  });
-}
 
 // Packed copies of the weights; they live as long as one call.
 class PackedWeights {

@@ -6,12 +6,30 @@ Parameter names are the published checkpoints' own.
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 from torchvision.ops import StochasticDepth
 
 from ..ops import interleaved_window_attention
-from .fused import can_fuse, run_fused
+from ..ops.bias_gelu import linear_gelu
+from ..ops.depthwise_conv import depthwise_conv_add
+from .fused import can_fuse, can_fuse_downsample, run_fused, run_fused_downsample
 
 __all__ = ["Downsample", "IwinBlock", "PatchEmbed"]
+
+
+def _is_untouched(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether calling `module` does what its class does and no more.
+
+    Then what it computes may be computed from its parameters alone. Otherwise it was replaced
+    (adapters, quantisation), wrapped (offloading, parametrisation), or somebody listens to it.
+    """
+    return (
+        type(module) is kind
+        and "forward" not in vars(module)
+        and not (module._forward_hooks or module._forward_pre_hooks)
+        and not (module._backward_hooks or module._backward_pre_hooks)
+        and not _has_any_global_hook()
+    )
 
 
 class InterleavedWindowAttention(nn.Module):
@@ -51,6 +69,19 @@ class DepthwiseConv(nn.Module):
         return self.depthwise(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
+def _plus_convolution(other: Tensor, dwconv: nn.Module, x: Tensor) -> Tensor:
+    """Return `other` + dwconv(x) for maps Tensor[B, H, W, C], in one go where that is the same."""
+    if _is_untouched(dwconv, DepthwiseConv) and _is_untouched(dwconv.depthwise, nn.Conv2d):
+        conv = dwconv.depthwise
+        if (
+            conv.in_channels == conv.out_channels == conv.groups
+            and (conv.kernel_size, conv.stride, conv.padding) == ((3, 3), (1, 1), (1, 1))
+            and (conv.dilation, conv.padding_mode) == ((1, 1), "zeros")
+        ):
+            return depthwise_conv_add(x, conv.weight, conv.bias, other)
+    return other + dwconv(x)
+
+
 class Mlp(nn.Module):
     """Two linear layers with an exact GELU between them."""
 
@@ -61,6 +92,8 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map Tensor[..., C] to the same shape."""
+        if _is_untouched(self.fc1, nn.Linear) and self.fc1.bias is not None:
+            return self.fc2(linear_gelu(x, self.fc1.weight, self.fc1.bias))
         return self.fc2(F.gelu(self.fc1(x)))
 
 
@@ -91,7 +124,7 @@ class IwinBlock(nn.Module):
         y = self.norm1(x)
         mixed = self.attn(y)
         if self.dwconv is not None:
-            mixed = mixed + self.dwconv(y)
+            mixed = _plus_convolution(mixed, self.dwconv, y)
         x = x + self.drop_path(mixed)
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
@@ -125,6 +158,8 @@ class Downsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map Tensor[B, H, W, C] to Tensor[B, ceil(H / 2), ceil(W / 2), 2 * C]."""
+        if can_fuse_downsample(self, x):
+            return run_fused_downsample(self, x)
         # Published: zeros to an even size, then one more row and column. Two more of each give the
         # same windows: on an even side the convolution never reaches the last one.
         x = F.pad(self.norm(x).permute(0, 3, 1, 2), (0, 2, 0, 2))

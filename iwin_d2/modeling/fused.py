@@ -1,6 +1,6 @@
-"""Blocks as one compiled operator, where nothing is left of them that anybody could notice.
+"""Modules as one compiled operator, where nothing is left out that anybody could notice.
 
-A block whose gradients are wanted, whose parts have hooks, were replaced or drop out at random
+A module whose gradients are wanted, whose parts have hooks, were replaced or drop out at random
 runs part by part.
 """
 
@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
 from ..ops import backends
-from ..ops import block as compiled
+from ..ops import block as block_operator
+from ..ops import downsample as downsample_operator
 
-__all__ = ["can_fuse", "run_fused"]
+__all__ = ["can_fuse", "can_fuse_downsample", "run_fused", "run_fused_downsample"]
 
 
 def can_fuse(block: nn.Module, x: Tensor, parts: tuple[type, ...]) -> bool:
@@ -30,32 +31,69 @@ def can_fuse(block: nn.Module, x: Tensor, parts: tuple[type, ...]) -> bool:
         block.training and not isinstance(block.drop_path, nn.Identity)
     ):
         return False
-    return backends.choose(compiled.can_run, x, block.attn.num_heads, block.mlp.fc1.out_features)
+    return backends.choose(
+        block_operator.can_run, x, block.attn.num_heads, block.mlp.fc1.out_features
+    )
 
 
 def run_fused(block: nn.Module, x: Tensor) -> Tensor:
     """Map Tensor[B, H, W, C] or Tensor[B, T, H, W, C] to the same shape."""
     attn, mlp = block.attn, block.mlp
     depthwise = None if block.dwconv is None else block.dwconv.depthwise
-    return compiled.iwin_block(
-        x,
-        block.norm1.weight,
-        block.norm1.bias,
-        attn.qkv.weight,
-        attn.qkv.bias,
-        attn.proj.weight,
-        attn.proj.bias,
-        None if depthwise is None else depthwise.weight,
-        None if depthwise is None else depthwise.bias,
-        block.norm2.weight,
-        block.norm2.bias,
-        mlp.fc1.weight,
-        mlp.fc1.bias,
-        mlp.fc2.weight,
-        mlp.fc2.bias,
-        attn.num_heads,
-        (attn.window_size, attn.window_size),
-        block.norm1.eps,
+    parameters = block_operator.BlockParameters(
+        norm1_weight=block.norm1.weight,
+        norm1_bias=block.norm1.bias,
+        qkv_weight=attn.qkv.weight,
+        qkv_bias=attn.qkv.bias,
+        proj_weight=attn.proj.weight,
+        proj_bias=attn.proj.bias,
+        depthwise_weight=None if depthwise is None else depthwise.weight,
+        depthwise_bias=None if depthwise is None else depthwise.bias,
+        norm2_weight=block.norm2.weight,
+        norm2_bias=block.norm2.bias,
+        fc1_weight=mlp.fc1.weight,
+        fc1_bias=mlp.fc1.bias,
+        fc2_weight=mlp.fc2.weight,
+        fc2_bias=mlp.fc2.bias,
+    )
+    window = (attn.window_size, attn.window_size)
+    return block_operator.iwin_block(x, parameters, attn.num_heads, window, block.norm1.eps)
+
+
+def can_fuse_downsample(module: nn.Module, x: Tensor) -> bool:
+    """Whether `run_fused_downsample` may stand for a Downsample's forward pass on `x`."""
+    plain = (
+        type(module.norm) is nn.LayerNorm
+        and module.norm.bias is not None
+        and type(module.conv) is nn.Conv2d
+        and module.conv.bias is not None
+        and not _is_listened_to(module)
+    )
+    if not plain or _wants_gradients(module, x):
+        return False
+    return backends.choose(downsample_operator.can_run, x, module.conv.out_channels)
+
+
+def run_fused_downsample(module: nn.Module, x: Tensor) -> Tensor:
+    """Map Tensor[B, H, W, C] to Tensor[B, ceil(H / 2), ceil(W / 2), 2 * C]."""
+    norm, conv = module.norm, module.conv
+    return downsample_operator.downsample(
+        x, norm.weight, norm.bias, conv.weight, conv.bias, norm.eps
+    )
+
+
+def _wants_gradients(module: nn.Module, x: Tensor) -> bool:
+    return torch.is_grad_enabled() and (
+        x.requires_grad or any(p.requires_grad for p in module.parameters())
+    )
+
+
+def _is_listened_to(module: nn.Module) -> bool:
+    """Whether a part of the module has hooks, which the fused operator would not call."""
+    return _has_any_global_hook() or any(
+        part._forward_hooks or part._forward_pre_hooks
+        for part in module.modules()
+        if part is not module
     )
 
 
@@ -74,8 +112,4 @@ def _is_plain(block: nn.Module, parts: tuple[type, ...]) -> bool:
         return False
     if block.dwconv is not None and type(block.dwconv.depthwise) is not nn.Conv2d:
         return False
-    return not _has_any_global_hook() and not any(
-        part._forward_hooks or part._forward_pre_hooks
-        for part in block.modules()
-        if part is not block
-    )
+    return not _is_listened_to(block)

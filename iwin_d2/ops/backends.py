@@ -43,6 +43,7 @@ OPERATORS: dict[str, tuple[str, tuple[torch.dtype, ...] | None]] = {
     "depthwise_conv_add": ("depthwise_conv_add", _FLOATS),
     "bias_gelu": ("bias_gelu", _FLOATS),
     "iwin_block": ("IwinBlock without gradients", (torch.float32,)),
+    "downsample": ("Downsample without gradients", (torch.float32,)),
 }
 
 # Reasons that are as they should be.

@@ -5,6 +5,7 @@ calls this operator where it can run.
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from . import backends, checks
 from .flops import attention_flops
 from .library import python_side_wanted, register_fake
 
-__all__ = ["can_run", "iwin_block"]
+__all__ = ["BlockParameters", "can_run", "iwin_block"]
 
 _MULTIPLE = 16  # of channels: the vectors of the widest instruction set
 
@@ -41,22 +42,31 @@ def can_run(x: Tensor, num_heads: int, hidden: int) -> str | None:
     return None
 
 
+class BlockParameters(NamedTuple):
+    """Parameters of an IwinBlock of C channels and D hidden ones, float32, in the order of csrc.
+
+    The depthwise convolution, weight Tensor[C, 1, 3, 3], works frame by frame; None leaves it out.
+    """
+
+    norm1_weight: Tensor
+    norm1_bias: Tensor
+    qkv_weight: Tensor
+    qkv_bias: Tensor
+    proj_weight: Tensor
+    proj_bias: Tensor
+    depthwise_weight: Tensor | None
+    depthwise_bias: Tensor | None
+    norm2_weight: Tensor
+    norm2_bias: Tensor
+    fc1_weight: Tensor
+    fc1_bias: Tensor
+    fc2_weight: Tensor
+    fc2_bias: Tensor
+
+
 def iwin_block(
     x: Tensor,
-    norm1_weight: Tensor,
-    norm1_bias: Tensor,
-    qkv_weight: Tensor,
-    qkv_bias: Tensor,
-    proj_weight: Tensor,
-    proj_bias: Tensor,
-    depthwise_weight: Tensor | None,
-    depthwise_bias: Tensor | None,
-    norm2_weight: Tensor,
-    norm2_bias: Tensor,
-    fc1_weight: Tensor,
-    fc1_bias: Tensor,
-    fc2_weight: Tensor,
-    fc2_bias: Tensor,
+    parameters: BlockParameters,
     num_heads: int,
     window_size: tuple[int, int],
     eps: float,
@@ -65,8 +75,7 @@ def iwin_block(
 
     Args:
         x: Tensor[B, H, W, C] or Tensor[B, T, H, W, C], float32 on the CPU.
-        norm1_weight: parameters from here on are those of IwinBlock, by name. The depthwise
-            convolution works frame by frame; None leaves it out.
+        parameters: the block's.
         num_heads: heads of the attention.
         window_size: (M_h, M_w).
         eps: of both norms.
@@ -77,26 +86,7 @@ def iwin_block(
     Raises:
         ValueError: shapes, dtypes or devices do not fit.
     """
-    return torch.ops.iwin_d2.iwin_block.default(
-        x,
-        norm1_weight,
-        norm1_bias,
-        qkv_weight,
-        qkv_bias,
-        proj_weight,
-        proj_bias,
-        depthwise_weight,
-        depthwise_bias,
-        norm2_weight,
-        norm2_bias,
-        fc1_weight,
-        fc1_bias,
-        fc2_weight,
-        fc2_bias,
-        num_heads,
-        window_size,
-        eps,
-    )
+    return torch.ops.iwin_d2.iwin_block.default(x, *parameters, num_heads, window_size, eps)
 
 
 def _fake(x, *args):
