@@ -25,6 +25,7 @@ GROUPS = {
         "aten::mm",
         "aten::mkldnn_convolution",
         "aten::convolution_backward",
+        "iwin_d2::downsample",  # with its norm
     ),
     "attention": (
         "aten::bmm",
@@ -70,10 +71,10 @@ def _compare(what: str, shape: tuple[int, ...], backward: bool, rounds: int) -> 
     """Return the lines of a table of ours and the published formulation."""
     runs = {name: build(MODELS[name], shape, backward) for name in (OURS, PUBLISHED)}
     times = time_by_group(runs, rounds)
+    groups = {group for found in times.values() for group in found}
     rows = [
         (group, *(cell for found in times.values() for cell in _cells(found, group)))
-        for group in (*GROUPS, OTHER)
-        if any(group in found for found in times.values())
+        for group in sorted(groups, key=_place)
     ]
     return table(
         f"backbone T, {what}: where the time goes",
@@ -110,6 +111,12 @@ def _profile(run: Callable[[], object]) -> Counter[str]:
     return seconds
 
 
+def _place(group: str) -> tuple[int, str]:
+    """Order as in GROUPS, then what is not in there, OTHER last."""
+    order = [*GROUPS, None, OTHER]
+    return order.index(group if group in order else None), group
+
+
 def _cells(seconds: dict[str, float], group: str) -> tuple[str, str]:
     if group not in seconds:
         return "", ""
@@ -117,8 +124,13 @@ def _cells(seconds: dict[str, float], group: str) -> tuple[str, str]:
 
 
 def _group(event: FunctionEvent | None) -> str:
-    """The group of the innermost operator around an event that belongs to one."""
+    """The group of the innermost operator around an event that belongs to one.
+
+    An operator of this package that no group names is its own.
+    """
     while event is not None and event.name not in _GROUP_OF:
+        if event.name.startswith("iwin_d2::"):
+            return event.name
         event = event.cpu_parent
     if event is None:
         return OTHER

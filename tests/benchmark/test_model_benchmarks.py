@@ -94,5 +94,21 @@ def test_the_profile_knows_every_group(backward):
     assert all(seconds >= 0 for found in times.values() for seconds in found.values())
 
 
+def test_an_operator_that_no_group_names_has_its_own_row(monkeypatch):
+    groups = {"GELU": 0.1, profile.OTHER: 0.2, "iwin_d2::new": 0.3, "norms": 0.4}
+    monkeypatch.setattr(
+        profile, "time_by_group", lambda runs, rounds: {OURS: groups, PUBLISHED: {"norms": 0.5}}
+    )
+    monkeypatch.setattr(profile, "build", lambda *args: None)
+    rows = [line for line in profile.benchmark_profile(1) if line.startswith("| ")][1:]
+    assert [row.split(" | ")[0] for row in rows[1:5]] == [
+        "| GELU",
+        "| norms",
+        "| iwin_d2::new",
+        f"| {profile.OTHER}",
+    ]
+    assert rows[2] == "| norms | 400 | 40 % | 500 | 100 % |"
+
+
 def _tiny() -> nn.Module:
     return IwinTransformer(embed_dim=16, depths=[1, 1, 1, 1], num_heads=[1, 2, 4, 8])
