@@ -431,6 +431,7 @@ class TestTracing:
 @needs_extension
 def test_modules_may_be_imported_anew(monkeypatch):
     """A second registration of an operator would be an error."""
+    monkeypatch.delenv("IWIN_D2_ATTENTION", raising=False)
     for name in [n for n in sys.modules if n.startswith("iwin_d2.ops")]:
         monkeypatch.delitem(sys.modules, name)
     from iwin_d2.ops import interleaved_window_attention as anew
