@@ -199,7 +199,6 @@ def extension(kind, found):
     return Extension(
         "iwin_d2._C",
         files,
-        depends=[*sources("**/*.h", "**/*.cuh"), Path(sys.modules["torch"].__file__).as_posix()],
         language="c++",
         extra_compile_args=flags,
         # Not -fopenmp: the OpenMP library is the one that PyTorch has loaded, not a second one.
@@ -227,6 +226,11 @@ def build_command(request, kind, compiler):
                     raise SystemExit(f"error: {sentence}.") from None
                 say(f"{WITHOUT}: {sentence}")
                 self.extensions = []
+
+        def finalize_options(self):
+            super().finalize_options()
+            # Ninja knows what is left to do; without it, nothing knows a changed header or flag.
+            self.force = True
 
         def build_extensions(self):
             # Python's own flags and compiler are those of the machine that Python was built on.

@@ -22,12 +22,18 @@ _PACKAGES = (
     "av",
     "timm",
     "onnx",
+    "setuptools",
+    "ninja",
 )
 _VARIABLES = (
     "IWIN_D2_FRAMEWORK",
+    "IWIN_D2_ATTENTION",
+    "IWIN_D2_EXTENSION",
+    "IWIN_D2_BUILD",
     "DETECTRON2_DATASETS",
     "CUDA_VISIBLE_DEVICES",
     "OMP_NUM_THREADS",
+    "ATEN_CPU_CAPABILITY",
 )
 
 
@@ -39,7 +45,7 @@ def collect_environment() -> str:
         ("platform", platform.platform()),
         *[(name, _version(name)) for name in _PACKAGES],
         ("framework", _framework()),
-        *[(f"operator {name}", text) for name, text in _operators().items()],
+        *_operators(),
         *_devices(),
         ("compilers", _compilers()),
         *[(name, os.environ.get(name, "not set")) for name in _VARIABLES],
@@ -65,13 +71,15 @@ def _framework() -> str:
         return f"cannot be used: {error}"
 
 
-def _operators() -> dict[str, str]:
+def _operators() -> list[tuple[str, str]]:
     try:
-        from .ops import __all__ as names
+        from .ops import describe_backends, extension
     except Exception as error:
-        return {"*": f"cannot be imported: {error}"}
-    reason = "compiled kernels are not part of this version"
-    return dict.fromkeys(names, f"reference (plain PyTorch); {reason}")
+        return [("operators", f"cannot be imported: {error}")]
+    rows = [("operators", extension.describe_extension().removeprefix("operators: "))]
+    if extension.loaded():
+        rows.append(("extension", extension.file_path()))
+    return rows + [(f"operator {name}", text) for name, text in describe_backends().items()]
 
 
 def _devices() -> list[tuple[str, str]]:

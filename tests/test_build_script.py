@@ -115,18 +115,20 @@ def test_the_sources(script):
     found = script.sources("*.cpp", "cpu/*.cpp")
     assert found == sorted(found)
     assert {"csrc/build_info.cpp", "csrc/cpu/isa.cpp"} <= set(found)
-    assert "csrc/cpu/isa/vec.h" in script.sources("**/*.h")
     for path in found:
         assert "Python.h" not in (ROOT / path).read_text(), "one file serves every Python"
 
 
+def clean_environment():
+    return {name: value for name, value in os.environ.items() if name not in VARIABLES}
+
+
 def run_script(*arguments, folder=ROOT, **environ):
     """Run setup.py; return exit status and output."""
-    clean = {name: value for name, value in os.environ.items() if name not in VARIABLES}
     result = subprocess.run(
         [sys.executable, "setup.py", *arguments],
         cwd=folder,
-        env={**clean, **environ},
+        env={**clean_environment(), **environ},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -156,15 +158,18 @@ def test_without_pytorch_the_package_is_pure_python(tmp_path):
     assert "error: IWIN_D2_BUILD=cpu is out of reach: PyTorch cannot be imported" in output
 
 
-@pytest.fixture(scope="module")
-def tree(tmp_path_factory):
-    """A copy of what setup.py reads, built once."""
+# Enough of csrc/ to be loaded, and soon compiled.
+SMALL = ("csrc/build_info.cpp", "csrc/cpu/isa.cpp", "csrc/cpu/isa.h")
+
+
+def copy_tree(folder, sources=None):
+    """Copy what setup.py reads, of csrc/ these files or all, and build it in place."""
     if shutil.which("c++") is None:
         pytest.skip("needs a C++ compiler")
-    folder = tmp_path_factory.mktemp("tree")
-    for name in ("setup.py", "pyproject.toml", "README.md"):
-        shutil.copy(ROOT / name, folder)
-    for name in ("csrc", "iwin_d2"):
+    for name in ("setup.py", "pyproject.toml", "README.md", *(sources or ())):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
+    for name in ("iwin_d2",) if sources else ("iwin_d2", "csrc"):
         shutil.copytree(
             ROOT / name, folder / name, ignore=shutil.ignore_patterns("*.so", "__pycache__")
         )
@@ -175,23 +180,35 @@ def tree(tmp_path_factory):
     return folder
 
 
-def build_info(folder):
-    """What a fresh process says about the extension of a tree."""
+@pytest.fixture(scope="module")
+def small_tree(tmp_path_factory):
+    return copy_tree(tmp_path_factory.mktemp("tree"), SMALL)
+
+
+def loaded_from(folder):
+    """What a fresh process says that it has loaded in a tree: the file, and what it is."""
     code = (
-        "import iwin_d2.ops, torch\n"
         "from iwin_d2.ops import extension\n"
-        "extension.load()\n"
-        "print(extension.reason() or torch.ops.iwin_d2.build_info())\n"
+        "print(extension.file_path())\n"
+        "print(extension.describe_extension())\n"
     )
     result = subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env=clean_environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
     )
-    return result.stdout.strip()
+    return result.stdout.splitlines()
 
 
 @pytest.mark.slow
-def test_a_build_in_place(tree):
-    assert build_info(tree).startswith(f"iwin_d2 extension for PyTorch {torch.__version__}, CPU (")
+def test_a_build_in_place(tmp_path):
+    tree = copy_tree(tmp_path)
+    path, described = loaded_from(tree)
+    assert path == str(tree / "iwin_d2/_C.abi3.so")
+    assert described.startswith(f"operators: compiled for PyTorch {torch.__version__}, CPU (")
     # It takes the OpenMP library that PyTorch has loaded: a second one has its own threads.
     needed = subprocess.run(["ldd", tree / "iwin_d2/_C.abi3.so"], capture_output=True, text=True)
     assert "libtorch_cpu" in needed.stdout
@@ -199,27 +216,28 @@ def test_a_build_in_place(tree):
 
 
 @pytest.mark.slow
-def test_only_what_changed_is_compiled(tree):
-    if shutil.which("ninja", path=os.path.dirname(sys.executable)) is None:
+def test_only_what_changed_is_compiled(small_tree):
+    path = os.pathsep.join([os.environ["PATH"], os.path.dirname(sys.executable)])
+    if shutil.which("ninja", path=path) is None:
         pytest.skip("needs ninja")
-    (tree / "csrc/cpu/isa.h").touch()
-    status, output = run_script("build_ext", "--inplace", folder=tree)
+    (small_tree / "csrc/cpu/isa.h").touch()
+    status, output = run_script("build_ext", "--inplace", folder=small_tree)
     assert status == 0
     assert "csrc/cpu/isa.cpp" in output
     assert "csrc/build_info.cpp" not in output
-    status, output = run_script("build_ext", "--inplace", folder=tree)
+    status, output = run_script("build_ext", "--inplace", folder=small_tree)
     assert "no work to do" in output
 
 
 @pytest.mark.slow
-def test_a_build_that_fails(tree):
-    broken = tree / "csrc/build_info.cpp"
+def test_a_build_that_fails(small_tree):
+    broken = small_tree / "csrc/build_info.cpp"
     text = broken.read_text()
     broken.write_text(text + "int f( {\n")
-    status, output = run_script("build_ext", "--inplace", folder=tree)
+    status, output = run_script("build_ext", "--inplace", folder=small_tree)
     assert status == 0
     assert "iwin_d2: no compiled operators, plain PyTorch instead: compiling csrc/ fail" in output
-    status, output = run_script("build_ext", "--inplace", folder=tree, IWIN_D2_BUILD="cpu")
+    status, output = run_script("build_ext", "--inplace", folder=small_tree, IWIN_D2_BUILD="cpu")
     assert status == 1
     assert re.search(r"^error: compiling csrc/ failed \(.*\)\.$", output, re.MULTILINE)
     broken.write_text(text)
