@@ -6,30 +6,23 @@ Parameter names are the published checkpoints' own.
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.module import _has_any_global_hook
 from torchvision.ops import StochasticDepth
 
 from ..ops import interleaved_window_attention
 from ..ops.bias_gelu import linear_gelu
 from ..ops.depthwise_conv import depthwise_conv_add
+from ..ops.linear import linear
 from .fused import can_fuse, can_fuse_downsample, run_fused, run_fused_downsample
+from .untouched import is_depthwise_3x3, is_untouched
 
 __all__ = ["Downsample", "IwinBlock", "PatchEmbed"]
 
 
-def _is_untouched(module: nn.Module, kind: type[nn.Module]) -> bool:
-    """Whether calling `module` does what its class does and no more.
-
-    Then what it computes may be computed from its parameters alone. Otherwise it was replaced
-    (adapters, quantisation), wrapped (offloading, parametrisation), or somebody listens to it.
-    """
-    return (
-        type(module) is kind
-        and "forward" not in vars(module)
-        and not (module._forward_hooks or module._forward_pre_hooks)
-        and not (module._backward_hooks or module._backward_pre_hooks)
-        and not _has_any_global_hook()
-    )
+def _linear(layer: nn.Module, x: Tensor) -> Tensor:
+    """Apply a linear layer, by the fastest library that can."""
+    if is_untouched(layer, nn.Linear):
+        return linear(x, layer.weight, layer.bias)
+    return layer(x)
 
 
 class InterleavedWindowAttention(nn.Module):
@@ -48,9 +41,9 @@ class InterleavedWindowAttention(nn.Module):
         """Map Tensor[B, H, W, C] to the same shape."""
         # Padding the normalised map with zeros would give padded tokens the bias as q, k and v.
         out = interleaved_window_attention(
-            self.qkv(x), self.num_heads, self.window_size, pad_qkv=self.qkv.bias
+            _linear(self.qkv, x), self.num_heads, self.window_size, pad_qkv=self.qkv.bias
         )
-        return self.proj(out)
+        return _linear(self.proj, out)
 
     def extra_repr(self) -> str:
         """Head count and window, which leave no trace in the parameters' shapes."""
@@ -71,14 +64,9 @@ class DepthwiseConv(nn.Module):
 
 def _plus_convolution(other: Tensor, dwconv: nn.Module, x: Tensor) -> Tensor:
     """Return `other` + dwconv(x) for maps Tensor[B, H, W, C], in one go where that is the same."""
-    if _is_untouched(dwconv, DepthwiseConv) and _is_untouched(dwconv.depthwise, nn.Conv2d):
+    if is_untouched(dwconv, DepthwiseConv) and is_depthwise_3x3(dwconv.depthwise):
         conv = dwconv.depthwise
-        if (
-            conv.in_channels == conv.out_channels == conv.groups
-            and (conv.kernel_size, conv.stride, conv.padding) == ((3, 3), (1, 1), (1, 1))
-            and (conv.dilation, conv.padding_mode) == ((1, 1), "zeros")
-        ):
-            return depthwise_conv_add(x, conv.weight, conv.bias, other)
+        return depthwise_conv_add(x, conv.weight, conv.bias, other)
     return other + dwconv(x)
 
 
@@ -92,9 +80,11 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map Tensor[..., C] to the same shape."""
-        if _is_untouched(self.fc1, nn.Linear) and self.fc1.bias is not None:
-            return self.fc2(linear_gelu(x, self.fc1.weight, self.fc1.bias))
-        return self.fc2(F.gelu(self.fc1(x)))
+        if is_untouched(self.fc1, nn.Linear) and self.fc1.bias is not None:
+            hidden = linear_gelu(x, self.fc1.weight, self.fc1.bias)
+        else:
+            hidden = F.gelu(self.fc1(x))
+        return _linear(self.fc2, hidden)
 
 
 class IwinBlock(nn.Module):

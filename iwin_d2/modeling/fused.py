@@ -6,11 +6,11 @@ runs part by part.
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import _has_any_global_hook
 
 from ..ops import backends
 from ..ops import block as block_operator
 from ..ops import downsample as downsample_operator
+from .untouched import is_depthwise_3x3, is_untouched
 
 __all__ = ["can_fuse", "can_fuse_downsample", "run_fused", "run_fused_downsample"]
 
@@ -23,16 +23,12 @@ def can_fuse(block: nn.Module, x: Tensor, parts: tuple[type, ...]) -> bool:
         x: Tensor[B, H, W, C] or Tensor[B, T, H, W, C].
         parts: the classes of its attention, its MLP and its convolution.
     """
-    if torch.is_grad_enabled() and (
-        x.requires_grad or any(p.requires_grad for p in block.parameters())
-    ):
-        return False
-    if not _is_plain(block, parts) or (
-        block.training and not isinstance(block.drop_path, nn.Identity)
-    ):
-        return False
-    return backends.choose(
-        block_operator.can_run, x, block.attn.num_heads, block.mlp.fc1.out_features
+    return (
+        not _wants_gradients(block, x)
+        and _is_plain(block, parts)
+        and backends.is_possible(
+            block_operator.can_run, x, block.attn.num_heads, block.mlp.fc1.out_features
+        )
     )
 
 
@@ -62,16 +58,14 @@ def run_fused(block: nn.Module, x: Tensor) -> Tensor:
 
 def can_fuse_downsample(module: nn.Module, x: Tensor) -> bool:
     """Whether `run_fused_downsample` may stand for a Downsample's forward pass on `x`."""
-    plain = (
-        type(module.norm) is nn.LayerNorm
+    return (
+        not _wants_gradients(module, x)
+        and is_untouched(module.norm, nn.LayerNorm)
+        and is_untouched(module.conv, nn.Conv2d)
         and module.norm.bias is not None
-        and type(module.conv) is nn.Conv2d
         and module.conv.bias is not None
-        and not _is_listened_to(module)
+        and backends.is_possible(downsample_operator.can_run, x, module.conv.out_channels)
     )
-    if not plain or _wants_gradients(module, x):
-        return False
-    return backends.choose(downsample_operator.can_run, x, module.conv.out_channels)
 
 
 def run_fused_downsample(module: nn.Module, x: Tensor) -> Tensor:
@@ -88,28 +82,21 @@ def _wants_gradients(module: nn.Module, x: Tensor) -> bool:
     )
 
 
-def _is_listened_to(module: nn.Module) -> bool:
-    """Whether a part of the module has hooks, which the fused operator would not call."""
-    return _has_any_global_hook() or any(
-        part._forward_hooks or part._forward_pre_hooks
-        for part in module.modules()
-        if part is not module
-    )
-
-
 def _is_plain(block: nn.Module, parts: tuple[type, ...]) -> bool:
-    """Whether every part is what IwinBlock made it, and nobody listens to one."""
-    attn, mlp = block.attn, block.mlp
-    if (type(attn), type(mlp), type(block.dwconv)) not in (parts, (*parts[:2], type(None))):
-        return False
+    """Whether every part is what IwinBlock made it, and none drops out."""
+    attn, mlp, dwconv = block.attn, block.mlp, block.dwconv
     linear = (attn.qkv, attn.proj, mlp.fc1, mlp.fc2)
     norms = (block.norm1, block.norm2)
-    if any(type(part) is not nn.Linear or part.bias is None for part in linear):
-        return False
-    if any(type(norm) is not nn.LayerNorm or norm.bias is None for norm in norms):
-        return False
-    if block.norm1.eps != block.norm2.eps:
-        return False
-    if block.dwconv is not None and type(block.dwconv.depthwise) is not nn.Conv2d:
-        return False
-    return not _is_listened_to(block)
+    return (
+        is_untouched(attn, parts[0])
+        and is_untouched(mlp, parts[1])
+        and all(is_untouched(part, nn.Linear) for part in linear)
+        and all(is_untouched(part, nn.LayerNorm) for part in norms)
+        and all(part.bias is not None for part in (*linear, *norms))
+        and block.norm1.eps == block.norm2.eps
+        and (
+            dwconv is None
+            or (is_untouched(dwconv, parts[2]) and is_depthwise_3x3(dwconv.depthwise))
+        )
+        and (not block.training or is_untouched(block.drop_path, nn.Identity))
+    )

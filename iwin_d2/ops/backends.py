@@ -26,6 +26,7 @@ __all__ = [
     "choose",
     "describe_backends",
     "effective_dtype",
+    "is_possible",
     "use_backend",
     "why_not",
 ]
@@ -44,6 +45,7 @@ OPERATORS: dict[str, tuple[str, tuple[torch.dtype, ...] | None]] = {
     "bias_gelu": ("bias_gelu", _FLOATS),
     "iwin_block": ("IwinBlock without gradients", (torch.float32,)),
     "downsample": ("Downsample without gradients", (torch.float32,)),
+    "linear": ("linear layers of a block", (torch.float32,)),
 }
 
 # Reasons that are as they should be.
@@ -111,6 +113,14 @@ def choose(can_run: Callable[..., str | None], *args) -> bool:
         )
     _log_once(reason)
     return False
+
+
+def is_possible(can_run: Callable[..., str | None], *args) -> bool:
+    """Whether a compiled operator may stand for several others, where that is but faster.
+
+    Unlike `choose` it never raises, and logs nothing: those others are served all the same.
+    """
+    return _wanted != "reference" and can_run(*args) is None
 
 
 def why_not(name: str, x: Tensor, dtype: torch.dtype | None = None) -> str | None:

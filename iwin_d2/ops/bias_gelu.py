@@ -16,6 +16,7 @@ from .library import (
     register_fake,
     register_no_derivative,
 )
+from .linear import linear
 
 __all__ = ["bias_gelu", "can_run", "linear_gelu", "reference"]
 
@@ -54,7 +55,7 @@ def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         Tensor[..., D].
     """
     if backends.choose(can_run, x):
-        return bias_gelu(F.linear(x, weight), bias)
+        return bias_gelu(linear(x, weight), bias)
     return F.gelu(F.linear(x, weight, bias))
 
 

@@ -1,0 +1,137 @@
+"""A linear layer by the library that is fastest for it: PyTorch's own, or csrc/linear.cpp.
+
+PyTorch's goes to MKL, which multiplies float32 with half the vectors of AVX-512 on processors of
+AMD's; the compiled operator then takes half its time, forward and backward. Elsewhere it is the
+second best, and not used.
+"""
+
+import functools
+import math
+import platform
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils import flop_counter
+
+from . import backends
+from .library import (
+    python_side_wanted,
+    register_derivative,
+    register_fake,
+    register_no_derivative,
+)
+
+__all__ = ["can_run", "linear"]
+
+_MULTIPLE = 16  # of channels: the vectors of AVX-512
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return x weight^T + bias, as torch.nn.functional.linear does.
+
+    Args:
+        x: Tensor[..., K].
+        weight: Tensor[N, K].
+        bias: Tensor[N], or None.
+
+    Returns:
+        Tensor[..., N].
+    """
+    if backends.is_possible(can_run, x, weight):
+        return torch.ops.iwin_d2.linear.default(x, weight, bias)
+    return F.linear(x, weight, bias)
+
+
+def can_run(x: Tensor, weight: Tensor) -> str | None:
+    """Why the operator cannot, or should not, serve this call; None if it can."""
+    reason = backends.why_not("linear", x, backends.effective_dtype(x))
+    if reason is not None:
+        return reason
+    if x.dtype != weight.dtype or any(size % _MULTIPLE != 0 for size in weight.shape):
+        return f"the compiled linear layer serves channels that are multiples of {_MULTIPLE}"
+    if not _is_faster():
+        return "PyTorch's own linear layer is as fast on this processor"
+    return None
+
+
+@torch.compiler.assume_constant_result
+def _is_faster() -> bool:
+    return _vendor() == "AuthenticAMD" and torch.ops.iwin_d2.cpu_capability() == "avx512"
+
+
+@functools.cache
+def _vendor() -> str:
+    """The vendor of the processor, as Linux gives it; empty where it does not."""
+    if platform.system() != "Linux":
+        return ""
+    try:
+        with open("/proc/cpuinfo") as file:
+            line = next((line for line in file if line.startswith("vendor_id")), "")
+    except OSError:
+        return ""
+    return line.partition(":")[2].strip()
+
+
+def _fake(x, weight, bias):
+    _check(x, weight)
+    return x.new_empty(*x.shape[:-1], weight.shape[0])
+
+
+def _check(x, weight):
+    if weight.dim() != 2:
+        raise ValueError(f"expected weight of shape [N, K], got shape {tuple(weight.shape)}")
+    if x.dim() < 1 or x.shape[-1] != weight.shape[1]:
+        raise ValueError(
+            f"expected x of {weight.shape[1]} channels, as weight has, got shape {tuple(x.shape)}"
+        )
+
+
+def _save(ctx, inputs, output):
+    x, weight, bias = inputs
+    ctx.has_bias = bias is not None
+    ctx.save_for_backward(x, weight)
+
+
+def _backward(ctx, grad):
+    x, weight = ctx.saved_tensors
+    grad_x = grad_weight = grad_bias = None
+    if ctx.needs_input_grad[0]:
+        grad_x = torch.ops.iwin_d2.linear_backward_input.default(grad, weight)
+    if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
+        grad_weight, grad_bias = torch.ops.iwin_d2.linear_backward_weight.default(grad, x)
+    return grad_x, grad_weight, grad_bias if ctx.has_bias else None
+
+
+def _flops(x_shape, weight_shape, *args, out_shape=None, **kwargs) -> int:
+    return 2 * math.prod(x_shape[:-1]) * math.prod(weight_shape)
+
+
+def _weight_flops(grad_shape, x_shape, *args, out_shape=None, **kwargs) -> int:
+    return 2 * math.prod(grad_shape) * x_shape[-1]
+
+
+def _register() -> None:
+    register_fake("linear", _fake)
+    register_derivative("linear", _save, _backward)
+    register_fake(
+        "linear_backward_input",
+        lambda grad, weight: grad.new_empty(*grad.shape[:-1], weight.shape[1]),
+    )
+    register_fake(
+        "linear_backward_weight",
+        lambda grad, x: (x.new_empty(grad.shape[-1], x.shape[-1]), x.new_empty(grad.shape[-1])),
+    )
+    for name, count in (
+        ("linear", _flops),
+        ("linear_backward_input", _flops),
+        ("linear_backward_weight", _weight_flops),
+    ):
+        if hasattr(torch.ops.iwin_d2, name):
+            flop_counter.register_flop_formula(getattr(torch.ops.iwin_d2, name))(count)
+    register_no_derivative("linear_backward_input", "the linear layers")
+    register_no_derivative("linear_backward_weight", "the linear layers")
+
+
+if python_side_wanted(__name__):
+    _register()
