@@ -55,7 +55,9 @@ def can_run(x: Tensor) -> str | None:
 def reference(x: Tensor, weight: Tensor, bias: Tensor | None, other: Tensor) -> Tensor:
     """Compute `depthwise_conv_add` in plain PyTorch: the definition."""
     out = F.conv2d(x.permute(0, 3, 1, 2), weight, bias, padding=1, groups=weight.shape[0])
-    return other.to(out.dtype) + out.permute(0, 2, 3, 1)
+    if other.dtype != out.dtype:  # under torch.autocast
+        other = other.to(out.dtype)
+    return other + out.permute(0, 2, 3, 1)
 
 
 def _check(x, weight, vectors, maps, dtype_of=lambda tensor: tensor.dtype) -> None:

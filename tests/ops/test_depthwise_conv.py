@@ -366,6 +366,10 @@ def test_two_devices_are_refused():
     x, weight, bias, other = arguments_with({})
     with pytest.raises(ValueError, match=r"x and weight on one device .* cpu .* meta"):
         depthwise_conv_add(x, weight.to("meta"), bias, other)
+
+
+def test_two_devices_are_refused_by_the_fake():
+    x, weight, bias, other = arguments_with({})
     with only(BACKENDS[1]), pytest.raises(ValueError, match="x and bias on one device"):
         torch.ops.iwin_d2.depthwise_conv_add.default(
             x.to("meta"), weight.to("meta"), bias, other.to("meta")
