@@ -74,12 +74,13 @@ constexpr int64_t kWindowTokens = 256;
 class PackedWeights {
  public:
   PackedWeights(const BlockParameters& parameters, int64_t channels, int64_t hidden)
-      : qkv(3 * channels * channels),
-        proj(channels * channels),
-        fc1(hidden * channels),
-        fc2(hidden * channels) {
-    add(parameters.qkv_weight, 3 * channels, channels, channels, 0, qkv.data());
-    add(parameters.proj_weight, channels, channels, channels, 0, proj.data());
+      : memory_((4 * channels + 2 * hidden) * channels),
+        qkv(memory_.data()),
+        proj(qkv + 3 * channels * channels),
+        fc1(proj + channels * channels),
+        fc2(fc1 + hidden * channels) {
+    add(parameters.qkv_weight, 3 * channels, channels, channels, 0, qkv);
+    add(parameters.proj_weight, channels, channels, channels, 0, proj);
     for (int64_t first = 0; first < hidden; first += kHiddenBlock) {
       const int64_t width = std::min(kHiddenBlock, hidden - first);
       add(parameters.fc1_weight,
@@ -87,8 +88,8 @@ class PackedWeights {
           channels,
           channels,
           first * channels,
-          fc1.data() + first * channels);
-      add(parameters.fc2_weight, channels, width, hidden, first, fc2.data() + first * channels);
+          fc1 + first * channels);
+      add(parameters.fc2_weight, channels, width, hidden, first, fc2 + first * channels);
     }
     const int64_t count = static_cast<int64_t>(tasks_.size());
     at::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
@@ -97,8 +98,6 @@ class PackedWeights {
       }
     });
   }
-
-  Scratch<float> qkv, proj, fc1, fc2;
 
  private:
   void add(
@@ -112,8 +111,15 @@ class PackedWeights {
     tasks_.push_back({outputs, depth, kept_.back().const_data_ptr<float>() + first, stride, to});
   }
 
+  Scratch<float> memory_;
   std::vector<at::Tensor> kept_;
   std::vector<PackTask> tasks_;
+
+ public:
+  float* const qkv;
+  float* const proj;
+  float* const fc1;
+  float* const fc2;
 };
 
 // [C, 1, 3, 3] -> [9, C].
@@ -208,17 +214,17 @@ at::Tensor run_block(
       convolves ? to : from,
       vector(parameters.norm1_weight),
       vector(parameters.norm1_bias),
-      packed.qkv.data(),
+      packed.qkv,
       vector(parameters.qkv_bias),
-      packed.proj.data(),
+      packed.proj,
       vector(parameters.proj_bias),
       depthwise.data(),
       depthwise_bias,
       vector(parameters.norm2_weight),
       vector(parameters.norm2_bias),
-      packed.fc1.data(),
+      packed.fc1,
       vector(parameters.fc1_bias),
-      packed.fc2.data(),
+      packed.fc2,
       vector(parameters.fc2_bias)};
 
   const int64_t tokens = x.numel() / channels;
