@@ -79,7 +79,8 @@ std::tuple<at::Tensor, at::Tensor> bias_gelu_backward_cpu(
     const In* from = x.const_data_ptr<In>();
     In* to = grad_x.mutable_data_ptr<In>();
     std::vector<T> sums(chunks * channels);
-    at::parallel_for(0, chunks, 1, [&](int64_t begin, int64_t end) {
+    const int64_t grain = std::max<int64_t>(1, kGrain * chunks / x.numel());
+    at::parallel_for(0, chunks, grain, [&](int64_t begin, int64_t end) {
       for (int64_t chunk = begin; chunk < end; chunk++) {
         IWIN_CALL_FOR_ISA(
             bias_gelu_grad_rows,

@@ -103,15 +103,37 @@ void convolve(
   });
 }
 
-// [10, C]: of the nine taps and of the bias.
+// Writes the gradient of x, a convolution with the flipped `weights`, and returns those of the nine
+// taps and of the bias, [10, C]. Both chunk by chunk, so that a chunk's rows are still in the cache.
 template <typename In>
-std::vector<Sum<In>> weight_grads(const Size& size, const In* grad, const In* x) {
+std::vector<Sum<In>> convolve_backward(
+    const Size& size,
+    const In* grad,
+    const In* x,
+    const std::vector<Sum<In>>& weights,
+    In* grad_x) {
   const std::vector<In> zeros(size.row());
   const int64_t count = (kTaps + 1) * size.channels;
   const int64_t chunks = std::min(size.rows, kChunks);
   std::vector<Sum<In>> partial(chunks * count);
-  at::parallel_for(0, chunks, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t chunk = begin; chunk < end; chunk++) {
+  const int64_t grain = std::max<int64_t>(1, kGrain * chunks / (size.rows * size.row()));
+  at::parallel_for(0, chunks, grain, [&](int64_t begin_chunk, int64_t end_chunk) {
+    for (int64_t chunk = begin_chunk; chunk < end_chunk; chunk++) {
+      const int64_t begin = size.rows * chunk / chunks;
+      const int64_t end = size.rows * (chunk + 1) / chunks;
+      const Sum<In>* no_bias = nullptr;
+      const In* no_other = nullptr;
+      IWIN_CALL_FOR_ISA(
+          convolve_rows,
+          size,
+          grad,
+          weights.data(),
+          no_bias,
+          no_other,
+          grad_x,
+          zeros.data(),
+          begin,
+          end);
       IWIN_CALL_FOR_ISA(
           sum_weight_grads,
           size,
@@ -119,8 +141,8 @@ std::vector<Sum<In>> weight_grads(const Size& size, const In* grad, const In* x)
           x,
           partial.data() + chunk * count,
           zeros.data(),
-          size.rows * chunk / chunks,
-          size.rows * (chunk + 1) / chunks);
+          begin,
+          end);
     }
   });
   for (int64_t chunk = 1; chunk < chunks; chunk++) {
@@ -170,15 +192,12 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> depthwise_conv_backward_cpu(
       return;
     }
     const Size size(x);
-    const In* from = grad.const_data_ptr<In>();
-    convolve<In>(
+    const auto sums = convolve_backward<In>(
         size,
-        from,
+        grad.const_data_ptr<In>(),
+        x.const_data_ptr<In>(),
         packed_weights<In>(weight, true),
-        {},
-        nullptr,
         grad_x.mutable_data_ptr<In>());
-    const auto sums = weight_grads<In>(size, from, x.const_data_ptr<In>());
     In* to = grad_weight.mutable_data_ptr<In>();
     In* to_bias = grad_bias.mutable_data_ptr<In>();
     for (int64_t c = 0; c < size.channels; c++) {

@@ -2,9 +2,9 @@
 // kernel written once serves both the vectors of a row and its tail. Included by kernel files
 // inside for_each_isa.h, after vec.h and convert.h.
 
-using HalfBits =
-    __attribute__((vector_size(IWIN_VECTOR_BYTES / 2))) uint16_t;  // as many lanes as Vec<float>
-using WordBits = __attribute__((vector_size(IWIN_VECTOR_BYTES))) uint32_t;
+// As many lanes as Vec<float>.
+typedef uint16_t HalfBits __attribute__((vector_size(IWIN_VECTOR_BYTES / 2)));
+typedef uint32_t WordBits __attribute__((vector_size(IWIN_VECTOR_BYTES)));
 
 inline Vec<float> load_vector(const float* from) {
   return load(from);
