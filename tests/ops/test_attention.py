@@ -32,13 +32,13 @@ def assert_equal_to_reference(backend, case, dtype):
     inputs = case.inputs(dtype)
     before = [None if x is None else x.clone() for x in inputs]
     results = run(backend, case, inputs)
-    tolerances = TOLERANCES[dtype]
     for index, (result, truth) in enumerate(zip(results, expected(case, dtype), strict=True)):
         assert result.dtype == dtype and result.shape == truth.shape
+        tolerance = TOLERANCES[dtype][min(index, 1)]
         # The gradient of pad_qkv is a sum over all tokens of the padding: its rounding errors grow
-        # with it.
-        size = max(1.0, truth.abs().max().item()) if truth.numel() else 1.0
-        tolerance = tolerances[min(index, 1)]
+        # with it. PyTorch's own attention rounds weights and their gradients to bfloat16, too.
+        grows = index == 2 or (index == 1 and dtype == torch.bfloat16 and not backend.compiled)
+        size = max(1.0, truth.abs().max().item()) if grows and truth.numel() else 1.0
         torch.testing.assert_close(result.double(), truth, rtol=tolerance, atol=tolerance * size)
     for x, y in zip(inputs, before):
         assert x is None or torch.equal(x, y)
@@ -263,6 +263,20 @@ def test_equal_logits_give_the_mean(attention_backend, dtype):
     means = values.mean((1, 3), keepdim=True).expand_as(values).reshape(2, 8, 12, 32)
     tolerance = TOLERANCES[dtype][0]
     torch.testing.assert_close(out.double(), means, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@pytest.mark.parametrize(("frames", "window"), [(16, 7), (None, 16), (1, 3)])
+def test_errors_of_rounding_do_not_add_up_over_equal_tokens(
+    attention_backend, dtype, frames, window
+):
+    """Tokens that are all the same, padding too: the mean of their values is that value."""
+    pad = torch.randn(3 * 32, generator=torch.Generator().manual_seed(0)).to(dtype)
+    qkv = pad.expand(2, *(() if frames is None else (frames,)), 2, 3, 3 * 32)
+    device = attention_backend.device
+    out = attention_backend.attention(qkv.to(device), 4, (window, window), pad.to(device)).cpu()
+    tolerance = TOLERANCES[dtype][0]
+    torch.testing.assert_close(out, pad[64:].expand_as(out), rtol=tolerance, atol=0)
 
 
 def test_logits_of_minus_infinity_have_no_weight(attention_backend):
