@@ -9,6 +9,7 @@ import torch
 
 from iwin_d2.d2.modeling import Backbone
 from iwin_d2.modeling import IwinTransformer, iwin_base, iwin_large, iwin_small, iwin_tiny
+from iwin_d2.ops import use_backend
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 SIZES = {"tiny": iwin_tiny, "small": iwin_small, "base": iwin_base, "large": iwin_large}
@@ -40,21 +41,24 @@ def relative_error(actual, expected):
     return ((actual - expected).abs().max() / expected.abs().max()).item()
 
 
+@pytest.mark.parametrize("backend", ["auto", "reference"])
 @pytest.mark.parametrize("case", range(3))
-def test_golden_outputs(golden, golden_model, case):
+def test_golden_outputs(golden, golden_model, case, backend):
     case = golden["cases"][case]
-    with torch.no_grad():
+    with torch.no_grad(), use_backend(backend):
         outputs = golden_model(case["input"].float())
     for output, expected in zip(outputs.values(), case["outputs"], strict=True):
         assert output.shape == expected.shape
         assert relative_error(output, expected) < 1e-4
 
 
-def test_golden_gradients(golden, golden_model):
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_golden_gradients(golden, golden_model, backend):
     grad = golden["grad"]
     images = grad["input"].float().requires_grad_()
     golden_model.zero_grad()
-    outputs = golden_model(images)
+    with use_backend(backend):
+        outputs = golden_model(images)
     loss = grad["scale"] * sum(
         (output * cotangent.float()).sum()
         for output, cotangent in zip(outputs.values(), grad["cotangents"], strict=True)
@@ -225,15 +229,29 @@ def test_compiled_training_gives_the_same_gradients():
         torch.testing.assert_close(p.grad, q.grad, rtol=1e-4, atol=1e-4, msg=name)
 
 
-def test_exports_with_dynamic_height_and_width():
-    model = small_backbone().eval()
+def test_exports_with_dynamic_batch_height_and_width():
+    model = small_backbone(embed_dim=16).eval()  # channels that the compiled operators serve
     # The exporter wants every dimension to be at least 2, the last stage's (H - 1) // 32 + 1 too.
+    batch = torch.export.Dim("batch", min=2)
     height, width = torch.export.Dim("height", min=33), torch.export.Dim("width", min=33)
     program = torch.export.export(
-        model, (torch.randn(1, 3, 96, 128),), dynamic_shapes=({2: height, 3: width},)
+        model, (torch.randn(2, 3, 96, 128),), dynamic_shapes=({0: batch, 2: height, 3: width},)
     )
-    for size in ((96, 128), (33, 131), (64, 33), (200, 232)):
-        images = torch.randn(1, 3, *size)
+    # It runs without the compiled operators, which are not part of it.
+    assert "iwin_d2" not in str(program.graph)
+    for count, size in ((2, (96, 128)), (3, (33, 131)), (4, (64, 33)), (2, (200, 232))):
+        images = torch.randn(count, 3, *size)
         with torch.no_grad():
             for name, output in program.module()(images).items():
                 torch.testing.assert_close(output, model(images)[name], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:The given buffer is not writable:UserWarning")
+def test_an_exported_file_runs_after_loading(tmp_path):
+    model = small_backbone(out_features=["res2", "res3"]).eval()
+    images = torch.randn(1, 3, 33, 57)
+    torch.export.save(torch.export.export(model, (images,)), tmp_path / "backbone.pt2")
+    outputs = torch.export.load(tmp_path / "backbone.pt2").module()(images)
+    with torch.no_grad():
+        for name, expected in model(images).items():
+            torch.testing.assert_close(outputs[name], expected, rtol=1e-4, atol=1e-4)
