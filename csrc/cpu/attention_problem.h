@@ -23,13 +23,16 @@ struct Map {
   }
 };
 
-// Pointers to the tokens of a window, one after another; `outside` for those of the padding.
+// Pointers to the tokens of a window that lie in the map, one after another; returns how many.
 template <typename In>
-void find_tokens(
-    const WindowGrid& grid, int64_t window, const Map<In>& map, In* outside, In** tokens) {
-  for_each_token(grid, window, [&](int64_t token, const TokenPlace& place) {
-    tokens[token] = place.inside ? map.at(place) : outside;
+int64_t find_tokens(const WindowGrid& grid, int64_t window, const Map<In>& map, In** tokens) {
+  int64_t count = 0;
+  for_each_token(grid, window, [&](int64_t, const TokenPlace& place) {
+    if (place.inside) {
+      tokens[count++] = map.at(place);
+    }
   });
+  return count;
 }
 
 template <typename In>

@@ -1,5 +1,4 @@
 // Exact GELU of a sum with a bias on the CPU, forward and backward.
-#include "intrinsics.h"
 
 #include "../bias_gelu.h"
 

@@ -1,5 +1,4 @@
 // 3x3 depthwise convolution of a channels-last map with a sum on the CPU, forward and backward.
-#include "intrinsics.h"
 
 #include "../depthwise_conv.h"
 

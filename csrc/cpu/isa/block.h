@@ -87,21 +87,22 @@ inline void attend_windows(const BlockProblem& block, int64_t begin, int64_t end
   const int64_t per_window = block.grid.tokens_per_window();
   const int64_t capacity = (end - begin) * per_window;
   const int64_t head_dim = channels / block.num_heads;
-  const auto shape = AttentionShape<float>::make(per_window, head_dim);
-  const Scratch<int64_t> places(capacity);  // of each token's channels in the map; -1 outside
+  const Scratch<int64_t> counts(end - begin);  // tokens of each window
+  const Scratch<int64_t> places(capacity);  // of each token's channels in the map
   const Scratch<float> tokens(capacity * channels);
   const Scratch<float> qkv(capacity * 3 * channels);
   const Scratch<float> attended(capacity * channels);
-  const Scratch<const float*> rows(per_window);
+  const Scratch<const float*> rows(per_window + 1);
   const Scratch<float*> outs(per_window);
-  const Scratch<float> scratch(attend_scratch(shape));
+  const Scratch<float> scratch(attend_scratch<float>(per_window, head_dim));
 
   int64_t count = 0;
   for (int64_t window = begin; window < end; window++) {
-    for_each_token(block.grid, window, [&](int64_t token, const TokenPlace& place) {
-      const int64_t at = place.inside ? block.offset_of(place) : -1;
-      places.data()[(window - begin) * per_window + token] = at;
+    const int64_t before = count;
+    for_each_token(block.grid, window, [&](int64_t, const TokenPlace& place) {
       if (place.inside) {
+        const int64_t at = block.offset_of(place);
+        places.data()[count] = at;
         normalise_row(
             block.x + at,
             block.norm1_weight,
@@ -113,19 +114,22 @@ inline void attend_windows(const BlockProblem& block, int64_t begin, int64_t end
         count++;
       }
     });
+    counts.data()[window - begin] = count - before;
   }
   gemm_packed<float, true>(
       count, 3 * channels, channels, tokens.data(), channels, block.qkv, qkv.data(), 3 * channels);
 
-  int64_t next = 0;
-  for (int64_t window = begin; window < end; window++) {
-    for (int64_t n = 0; n < per_window; n++) {
-      // The padding is zeros before the projection: its q, k and v are the bias.
-      const bool inside = places.data()[(window - begin) * per_window + n] >= 0;
-      rows.data()[n] = inside ? qkv.data() + next * 3 * channels : block.qkv_bias;
-      outs.data()[n] = inside ? attended.data() + next * channels : nullptr;
-      next += inside ? 1 : 0;
+  int64_t first = 0;
+  for (int64_t window = 0; window < end - begin; window++) {
+    const int64_t inside = counts.data()[window];
+    for (int64_t n = 0; n < inside; n++) {
+      rows.data()[n] = qkv.data() + (first + n) * 3 * channels;
+      outs.data()[n] = attended.data() + (first + n) * channels;
     }
+    // The padding is zeros before the projection: its q, k and v are the bias.
+    rows.data()[inside] = block.qkv_bias;
+    first += inside;
+    const auto shape = AttentionShape<float>::make(inside, per_window - inside, head_dim);
     for (int64_t head = 0; head < block.num_heads; head++) {
       attend(
           shape,
@@ -141,18 +145,10 @@ inline void attend_windows(const BlockProblem& block, int64_t begin, int64_t end
   float* projected = tokens.data();
   gemm_packed<float, false>(
       count, channels, channels, attended.data(), channels, block.proj, projected, channels);
-  next = 0;
-  for (int64_t n = 0; n < capacity; n++) {
+  for (int64_t n = 0; n < count; n++) {
     const int64_t at = places.data()[n];
-    if (at >= 0) {
-      add_rows(
-          block.residual + at,
-          projected + next * channels,
-          block.proj_bias,
-          channels,
-          block.out + at);
-      next++;
-    }
+    add_rows(
+        block.residual + at, projected + n * channels, block.proj_bias, channels, block.out + at);
   }
 }
 
@@ -188,19 +184,22 @@ inline void attend_heads(
   const int64_t channels = block.channels;
   const int64_t per_window = block.grid.tokens_per_window();
   const int64_t head_dim = channels / block.num_heads;
-  const auto shape = AttentionShape<float>::make(per_window, head_dim);
-  const Scratch<const float*> rows(per_window);
+  const Scratch<const float*> rows(per_window + 1);
   const Scratch<float*> outs(per_window);
-  const Scratch<float> scratch(attend_scratch(shape));
+  const Scratch<float> scratch(attend_scratch<float>(per_window, head_dim));
   for (int64_t unit = begin; unit < end; unit++) {
-    for_each_token(
-        block.grid, unit / block.num_heads, [&](int64_t token, const TokenPlace& place) {
-          const int64_t at = place.inside ? block.offset_of(place) : 0;
-          rows.data()[token] = place.inside ? qkv + 3 * at : block.qkv_bias;
-          outs.data()[token] = place.inside ? attended + at : nullptr;
-        });
+    int64_t count = 0;
+    for_each_token(block.grid, unit / block.num_heads, [&](int64_t, const TokenPlace& place) {
+      if (place.inside) {
+        const int64_t at = block.offset_of(place);
+        rows.data()[count] = qkv + 3 * at;
+        outs.data()[count] = attended + at;
+        count++;
+      }
+    });
+    rows.data()[count] = block.qkv_bias;
     attend(
-        shape,
+        AttentionShape<float>::make(count, per_window - count, head_dim),
         rows.data(),
         channels,
         unit % block.num_heads * head_dim,

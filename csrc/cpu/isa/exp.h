@@ -2,10 +2,10 @@
 
 constexpr double kLog2OfE = 1.4426950408889634;
 
-// 2^x for x <= 0, to two units in the last place; 2^-126 for all below, a NaN stays one.
+// 2^x for x <= 0, to two units in the last place; 0 from -126.5 down, a NaN stays one.
 inline Vec<float> exp2_nonpositive(Vec<float> x) {
   using Ints = typename VecOf<float>::ints;
-  const Vec<float> clamped = larger<float>(broadcast(-126.0f), x);
+  const Vec<float> clamped = larger<float>(broadcast(-127.0f), x);  // 2^-127 comes out as 0
   // Adding 1.5 * 2^23 rounds to an integer, which then stands in the lowest bits.
   const Vec<float> shifted = clamped + 12582912.0f;
   const Vec<float> r = clamped - (shifted - 12582912.0f);  // in [-0.5, 0.5]

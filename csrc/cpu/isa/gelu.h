@@ -25,8 +25,7 @@ inline Vec<float> normal_tail(Vec<float> a) {
   q = q * a - 4.59179580212e-01f;
   q = q * a - 1.15110826492e+00f;
   q = q * a - 9.99999940395e-01f;
-  const Vec<float> tail = exp2_nonpositive(q);
-  return q < -126 ? Vec<float>{} : tail;
+  return exp2_nonpositive(q);
 }
 
 // gelu(inf) is inf and gelu(-inf) a NaN, as x (1 + erf(x / sqrt(2))) / 2 has it.
