@@ -26,6 +26,9 @@ GROUPS = {
         "aten::mkldnn_convolution",
         "aten::convolution_backward",
         "iwin_d2::downsample",  # with its norm
+        "iwin_d2::linear",
+        "iwin_d2::linear_backward_input",
+        "iwin_d2::linear_backward_weight",
     ),
     "attention": (
         "aten::bmm",

@@ -15,7 +15,7 @@ from . import backends, checks
 from .flops import attention_flops
 from .library import python_side_wanted, register_fake
 
-__all__ = ["BlockParameters", "can_run", "iwin_block"]
+__all__ = ["BlockParameters", "can_run", "iwin_block", "parameter_shapes"]
 
 _MULTIPLE = 16  # of channels: the vectors of the widest instruction set
 
@@ -64,6 +64,27 @@ class BlockParameters(NamedTuple):
     fc2_bias: Tensor
 
 
+def parameter_shapes(channels: int, hidden: int) -> dict[str, tuple[int, ...]]:
+    """The shape of each of `BlockParameters`, by name, for C channels and D hidden ones."""
+    vector = (channels,)
+    return {
+        "norm1_weight": vector,
+        "norm1_bias": vector,
+        "qkv_weight": (3 * channels, channels),
+        "qkv_bias": (3 * channels,),
+        "proj_weight": (channels, channels),
+        "proj_bias": vector,
+        "depthwise_weight": (channels, 1, 3, 3),
+        "depthwise_bias": vector,
+        "norm2_weight": vector,
+        "norm2_bias": vector,
+        "fc1_weight": (hidden, channels),
+        "fc1_bias": (hidden,),
+        "fc2_weight": (channels, hidden),
+        "fc2_bias": vector,
+    }
+
+
 def iwin_block(
     x: Tensor,
     parameters: BlockParameters,
@@ -90,12 +111,32 @@ def iwin_block(
 
 
 def _fake(x, *args):
-    checks.check_window(args[-2])
+    *parameters, num_heads, window_size, _ = args
+    checks.check_window(window_size)
+    _check(x, BlockParameters(*parameters), num_heads)
+    return x.new_empty(x.shape)
+
+
+def _check(x, parameters, num_heads) -> None:
+    """Raise what csrc/block.cpp says of the same arguments."""
     if x.dim() not in (4, 5):
         raise ValueError(
             f"expected a map of shape [B, H, W, C] or [B, T, H, W, C], got shape {tuple(x.shape)}"
         )
-    return x.new_empty(x.shape)
+    checks.check_sides(x)
+    channels = x.shape[-1]
+    if num_heads < 1 or channels % num_heads != 0:
+        raise ValueError(
+            f"expected a number of channels divisible by num_heads, got {channels} channels and "
+            f"{num_heads} heads"
+        )
+    fc1_shape = tuple(parameters.fc1_weight.shape)
+    if len(fc1_shape) != 2:
+        raise ValueError(f"expected fc1_weight of two dimensions, got shape {fc1_shape}")
+    for name, shape in parameter_shapes(channels, fc1_shape[0]).items():
+        parameter = getattr(parameters, name)
+        if parameter is not None:
+            checks.check_parameter(name, parameter, shape, x)
 
 
 def block_flops(x_shape, *args, out_shape=None, **kwargs) -> int:

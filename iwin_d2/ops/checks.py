@@ -17,8 +17,10 @@ __all__ = [
     "check_attention_backward",
     "check_merge",
     "check_one_dtype",
+    "check_parameter",
     "check_partition",
     "check_scale",
+    "check_sides",
     "check_window",
 ]
 
@@ -43,7 +45,7 @@ def check_partition(x: Tensor) -> None:
     """Check a map, Tensor[B, H, W, C]."""
     if x.dim() != 4:
         raise ValueError(f"expected a map of shape [B, H, W, C], got shape {_shape(x)}")
-    _check_sides(x)
+    check_sides(x)
 
 
 def check_merge(windows: Tensor, window: tuple[int, int], size: Sequence[int]) -> tuple[int, int]:
@@ -75,7 +77,7 @@ def check_attention(qkv: Tensor, num_heads: int, pad_qkv: Tensor | None) -> None
             "expected a projected map of shape [B, H, W, 3 * C] or [B, T, H, W, 3 * C], "
             f"got shape {_shape(qkv)}"
         )
-    _check_sides(qkv)
+    check_sides(qkv)
     if not qkv.is_floating_point():
         raise ValueError(f"expected qkv of a floating-point dtype, got {qkv.dtype}")
     if not _is_integer(num_heads):
@@ -125,10 +127,21 @@ def check_attention_backward(grad: Tensor, qkv: Tensor) -> None:
         )
 
 
-def _check_sides(x: Tensor) -> None:
+def check_sides(x: Tensor) -> None:
     """Batch and channels may be empty; frames, height and width may not."""
     if any(isinstance(side, int) and side < 1 for side in x.shape[1:-1]):
         raise ValueError(f"expected a map without empty sides, got shape {_shape(x)}")
+
+
+def check_parameter(name: str, parameter: Tensor, shape: Sequence[int], x: Tensor) -> None:
+    """Check a parameter of a layer that `x` goes through."""
+    if tuple(parameter.shape) != tuple(shape):
+        raise ValueError(f"expected {name} of shape {tuple(shape)}, got shape {_shape(parameter)}")
+    if parameter.device != x.device or parameter.dtype != x.dtype:
+        raise ValueError(
+            f"expected x and {name} on one device and of one dtype, got {x.device} {x.dtype} and "
+            f"{parameter.device} {parameter.dtype}"
+        )
 
 
 def _may_be_side(side: object) -> bool:

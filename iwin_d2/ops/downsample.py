@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils import flop_counter
 
-from . import backends
+from . import backends, checks
 from .library import python_side_wanted, register_fake
 
 __all__ = ["can_run", "downsample"]
@@ -59,10 +59,23 @@ def downsample(
 
 
 def _fake(x, norm_weight, norm_bias, weight, bias, eps):
-    if x.dim() != 4:
-        raise ValueError(f"expected a map of shape [N, H, W, C], got shape {tuple(x.shape)}")
+    _check(x, norm_weight, norm_bias, weight, bias)
     batch, height, width, _ = x.shape
     return x.new_empty(batch, (height + 1) // 2, (width + 1) // 2, weight.shape[0])
+
+
+def _check(x, norm_weight, norm_bias, weight, bias) -> None:
+    """Raise what csrc/downsample.cpp says of the same arguments."""
+    if x.dim() != 4:
+        raise ValueError(f"expected a map of shape [N, H, W, C], got shape {tuple(x.shape)}")
+    checks.check_sides(x)
+    if weight.dim() != 4:
+        raise ValueError(f"expected weight of shape [D, C, 3, 3], got shape {tuple(weight.shape)}")
+    channels, outputs = x.shape[-1], weight.shape[0]
+    checks.check_parameter("norm_weight", norm_weight, (channels,), x)
+    checks.check_parameter("norm_bias", norm_bias, (channels,), x)
+    checks.check_parameter("weight", weight, (outputs, channels, 3, 3), x)
+    checks.check_parameter("bias", bias, (outputs,), x)
 
 
 def downsample_flops(

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils import flop_counter
 
-from . import backends
+from . import backends, checks
 from .library import (
     python_side_wanted,
     register_derivative,
@@ -57,7 +57,11 @@ def can_run(x: Tensor, weight: Tensor) -> str | None:
 
 @torch.compiler.assume_constant_result
 def _is_faster() -> bool:
-    return _vendor() == "AuthenticAMD" and torch.ops.iwin_d2.cpu_capability() == "avx512"
+    return (
+        _vendor() == "AuthenticAMD"
+        and torch.backends.cpu.get_cpu_capability() == "AVX512"  # csrc/cpu/isa.cpp asks it, too
+        and torch.backends.mkl.is_available()
+    )
 
 
 @functools.cache
@@ -74,16 +78,43 @@ def _vendor() -> str:
 
 
 def _fake(x, weight, bias):
-    _check(x, weight)
+    _check_matrix(weight)
+    _check_channels("x", x, weight.shape[1])
+    checks.check_parameter("weight", weight, weight.shape, x)
+    if bias is not None:
+        checks.check_parameter("bias", bias, weight.shape[:1], x)
     return x.new_empty(*x.shape[:-1], weight.shape[0])
 
 
-def _check(x, weight):
+def _fake_backward_input(grad, weight):
+    _check_matrix(weight)
+    _check_channels("grad", grad, weight.shape[0])
+    checks.check_parameter("weight", weight, weight.shape, grad)
+    return grad.new_empty(*grad.shape[:-1], weight.shape[1])
+
+
+def _fake_backward_weight(grad, x):
+    if grad.dim() < 1 or x.dim() < 1 or grad.shape[:-1] != x.shape[:-1]:
+        raise ValueError(
+            "expected grad and x that differ in their channels alone, "
+            f"got shapes {tuple(grad.shape)} and {tuple(x.shape)}"
+        )
+    checks.check_parameter("x", x, x.shape, grad)
+    return x.new_empty(grad.shape[-1], x.shape[-1]), x.new_empty(grad.shape[-1])
+
+
+# These say what csrc/linear.cpp says of the same arguments.
+
+
+def _check_matrix(weight) -> None:
     if weight.dim() != 2:
         raise ValueError(f"expected weight of shape [N, K], got shape {tuple(weight.shape)}")
-    if x.dim() < 1 or x.shape[-1] != weight.shape[1]:
+
+
+def _check_channels(name, x, channels) -> None:
+    if x.dim() < 1 or x.shape[-1] != channels:
         raise ValueError(
-            f"expected x of {weight.shape[1]} channels, as weight has, got shape {tuple(x.shape)}"
+            f"expected {name} of {channels} channels, as weight has, got shape {tuple(x.shape)}"
         )
 
 
@@ -98,8 +129,10 @@ def _backward(ctx, grad):
     grad_x = grad_weight = grad_bias = None
     if ctx.needs_input_grad[0]:
         grad_x = torch.ops.iwin_d2.linear_backward_input.default(grad, weight)
-    if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
+    if ctx.needs_input_grad[1]:
         grad_weight, grad_bias = torch.ops.iwin_d2.linear_backward_weight.default(grad, x)
+    elif ctx.needs_input_grad[2]:
+        grad_bias = grad.flatten(0, -2).sum(0) if grad.dim() > 1 else grad
     return grad_x, grad_weight, grad_bias if ctx.has_bias else None
 
 
@@ -114,14 +147,8 @@ def _weight_flops(grad_shape, x_shape, *args, out_shape=None, **kwargs) -> int:
 def _register() -> None:
     register_fake("linear", _fake)
     register_derivative("linear", _save, _backward)
-    register_fake(
-        "linear_backward_input",
-        lambda grad, weight: grad.new_empty(*grad.shape[:-1], weight.shape[1]),
-    )
-    register_fake(
-        "linear_backward_weight",
-        lambda grad, x: (x.new_empty(grad.shape[-1], x.shape[-1]), x.new_empty(grad.shape[-1])),
-    )
+    register_fake("linear_backward_input", _fake_backward_input)
+    register_fake("linear_backward_weight", _fake_backward_weight)
     for name, count in (
         ("linear", _flops),
         ("linear_backward_input", _flops),
