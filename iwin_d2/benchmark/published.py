@@ -69,12 +69,13 @@ class PublishedDownsample(Downsample):
     """The same function and parameters as Downsample."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map Tensor[B, H, W, C] to Tensor[B, ceil(H / 2), ceil(W / 2), 2 * C]."""
-        height, width = x.shape[1:3]
-        maps = F.pad(self.norm(x).permute(0, 3, 1, 2), (0, width % 2, 0, height % 2))
+        """Map Tensor[.., H, W, C] to Tensor[.., ceil(H / 2), ceil(W / 2), 2 * C]."""
+        *outer, height, width, channels = x.shape
+        maps = self.norm(x).reshape(-1, height, width, channels).permute(0, 3, 1, 2)
+        maps = F.pad(maps, (0, width % 2, 0, height % 2))
         maps = F.pad(maps, (0, 1, 0, 1))
         maps = F.conv2d(maps, self.conv.weight, self.conv.bias, stride=2)
-        return maps.permute(0, 2, 3, 1)
+        return maps.permute(0, 2, 3, 1).unflatten(0, outer)
 
 
 def use_published_blocks(model: nn.Module) -> nn.Module:

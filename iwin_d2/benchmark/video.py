@@ -10,39 +10,14 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.video import swin3d_t
 
-from ..modeling.blocks import (
-    DepthwiseConv,
-    Downsample,
-    InterleavedWindowAttention,
-    IwinBlock,
-    Mlp,
-)
-from ..modeling.fused import can_fuse, run_fused
-from ..ops.depthwise_conv import depthwise_conv_add
+from ..modeling.blocks import Downsample, IwinBlock
 from .models import OURS, PUBLISHED, Goals, compare
 from .published import use_published_blocks
 
-__all__ = ["VideoBlock", "VideoStack", "benchmark_video"]
+__all__ = ["VideoStack", "benchmark_video"]
 
 SWIN3D = "torchvision swin3d_t features"
 _PATCH = (2, 4, 4)
-
-
-class VideoBlock(IwinBlock):
-    """IwinBlock on maps of clips: the depthwise convolution treats frames as images."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map Tensor[B, T, H, W, C] to the same shape."""
-        if can_fuse(self, x, (InterleavedWindowAttention, Mlp, DepthwiseConv)):
-            return run_fused(self, x)
-        y = self.norm1(x)
-        mixed = self.attn(y)
-        if self.dwconv is not None:
-            conv = self.dwconv.depthwise
-            images, other = y.flatten(0, 1), mixed.flatten(0, 1)
-            mixed = depthwise_conv_add(images, conv.weight, conv.bias, other).view_as(y)
-        x = x + self.drop_path(mixed)
-        return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
 class VideoStack(nn.Module):
@@ -66,7 +41,7 @@ class VideoStack(nn.Module):
         for index, (depth, heads) in enumerate(zip(depths, num_heads)):
             dim = embed_dim * 2**index
             blocks = [
-                VideoBlock(dim, heads, window_size, depthwise=index < last) for _ in range(depth)
+                IwinBlock(dim, heads, window_size, depthwise=index < last) for _ in range(depth)
             ]
             self.stages.append(nn.Sequential(*blocks))
             self.downsamples.append(Downsample(dim) if index < last else nn.Identity())
@@ -76,8 +51,7 @@ class VideoStack(nn.Module):
         """Map Tensor[B, 3, T, H, W] to Tensor[B, T / 2, H / 32, W / 32, 8 * C]."""
         x = self.patch_norm(self.proj(clips).permute(0, 2, 3, 4, 1)) + self.time_embed
         for blocks, downsample in zip(self.stages, self.downsamples):
-            x = blocks(x)
-            x = downsample(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+            x = downsample(blocks(x))
         return self.norm(x)
 
 

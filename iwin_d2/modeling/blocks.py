@@ -1,7 +1,11 @@
-"""The parts of an Iwin stage, on channels-last maps Tensor[B, H, W, C].
+"""The parts of an Iwin stage, on channels-last maps.
 
-Parameter names are the published checkpoints' own.
+Blocks and the downsampling between stages take maps of images, Tensor[B, H, W, C], and of clips,
+Tensor[B, T, H, W, C]: there a window holds its tokens of all frames, and the convolutions work
+frame by frame. Parameter names are the published checkpoints' own.
 """
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -38,7 +42,7 @@ class InterleavedWindowAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map Tensor[B, H, W, C] to the same shape."""
+        """Map Tensor[B, H, W, C] or Tensor[B, T, H, W, C] to the same shape."""
         # Padding the normalised map with zeros would give padded tokens the bias as q, k and v.
         out = interleaved_window_attention(
             _linear(self.qkv, x), self.num_heads, self.window_size, pad_qkv=self.qkv.bias
@@ -50,24 +54,36 @@ class InterleavedWindowAttention(nn.Module):
         return f"num_heads={self.num_heads}, window_size={self.window_size}"
 
 
+def _by_frame(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Apply a function of Tensor[N, H, W, C] to the frames of Tensor[B, T, H, W, C], too."""
+    if x.dim() != 5:
+        return function(x)
+    return function(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+
 class DepthwiseConv(nn.Module):
-    """3x3 depthwise convolution with bias and zero padding, on a channels-last map."""
+    """3x3 depthwise convolution with bias and zero padding, on each frame."""
 
     def __init__(self, dim: int):
         super().__init__()
         self.depthwise = nn.Conv2d(dim, dim, kernel_size=3, padding=1, groups=dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map Tensor[B, H, W, C] to the same shape."""
+        """Map Tensor[B, H, W, C] or Tensor[B, T, H, W, C] to the same shape."""
+        return _by_frame(self._convolve, x)
+
+    def _convolve(self, x: Tensor) -> Tensor:
         return self.depthwise(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
 def _plus_convolution(other: Tensor, dwconv: nn.Module, x: Tensor) -> Tensor:
-    """Return `other` + dwconv(x) for maps Tensor[B, H, W, C], in one go where that is the same."""
-    if is_untouched(dwconv, DepthwiseConv) and is_depthwise_3x3(dwconv.depthwise):
-        conv = dwconv.depthwise
-        return depthwise_conv_add(x, conv.weight, conv.bias, other)
-    return other + dwconv(x)
+    """Return `other` + dwconv(x) for maps of one shape, in one go where that is the same."""
+    if not (is_untouched(dwconv, DepthwiseConv) and is_depthwise_3x3(dwconv.depthwise)):
+        return other + dwconv(x)
+    weight, bias = dwconv.depthwise.weight, dwconv.depthwise.bias
+    if x.dim() == 5:
+        other = other.flatten(0, 1)
+    return _by_frame(lambda maps: depthwise_conv_add(maps, weight, bias, other), x)
 
 
 class Mlp(nn.Module):
@@ -108,7 +124,7 @@ class IwinBlock(nn.Module):
         self.drop_path = StochasticDepth(drop_path, "row") if drop_path > 0 else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map Tensor[B, H, W, C] to the same shape."""
+        """Map Tensor[B, H, W, C] or Tensor[B, T, H, W, C] to the same shape."""
         if can_fuse(self, x, (InterleavedWindowAttention, Mlp, DepthwiseConv)):
             return run_fused(self, x)
         y = self.norm1(x)
@@ -147,7 +163,13 @@ class Downsample(nn.Module):
         self.conv = nn.Conv2d(dim, 2 * dim, kernel_size=3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map Tensor[B, H, W, C] to Tensor[B, ceil(H / 2), ceil(W / 2), 2 * C]."""
+        """Map Tensor[B, H, W, C] to Tensor[B, ceil(H / 2), ceil(W / 2), 2 * C].
+
+        Tensor[B, T, H, W, C] keeps its frames: Tensor[B, T, ceil(H / 2), ceil(W / 2), 2 * C].
+        """
+        return _by_frame(self._downsample, x)
+
+    def _downsample(self, x: Tensor) -> Tensor:
         if can_fuse_downsample(self, x):
             return run_fused_downsample(self, x)
         # Published: zeros to an even size, then one more row and column. Two more of each give the
