@@ -219,6 +219,57 @@ def assert_reached(part, bad, changed, plain, tokens):
         assert changed[~positive].isfinite().all()
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("part", [1, 2])
+def test_a_bad_row_for_the_padding_reaches_windows_that_have_some(compiled_backend, part, bad):
+    """As key or value; nobody sees the output of the padding's queries."""
+    heads, head_dim = 2, 16
+    qkv, pad = torch.randn(1, 5, 6, 96).abs(), torch.randn(96)
+
+    def attend(pad):
+        device = compiled_backend.device
+        out = compiled_backend.attention(qkv.to(device), heads, (3, 3), pad.to(device))
+        return out.cpu().unflatten(-1, (heads, head_dim))
+
+    plain = attend(pad)
+    bad_pad = pad.clone()
+    bad_pad.unflatten(0, (3, heads, head_dim))[0] = bad  # queries
+    assert torch.equal(attend(bad_pad), plain)
+    bad_pad = pad.clone()
+    bad_pad.unflatten(0, (3, heads, head_dim))[part, 1, 5] = bad
+    out = attend(bad_pad)
+    assert torch.equal(out[..., 0, :], plain[..., 0, :])
+    # Rows 0, 2, 4 are whole windows; 1 and 3 are padded to three.
+    assert torch.equal(out[:, 0::2], plain[:, 0::2])
+    changed = out[:, 1::2, :, 1]
+    if part == 2:
+        assert not changed[..., 5].isfinite().any()
+    elif bad == -float("inf"):  # against positive queries: as if there were no padding
+        rows = qkv[0, 1::2].view(2, 3, 2, 3, heads, head_dim)[..., 1, :]
+        for column in range(2):
+            q, k, v = rows[:, :, column].reshape(6, 3, head_dim).unbind(1)
+            truth = (q @ k.T * head_dim**-0.5).softmax(-1) @ v
+            result = changed[0, :, column::2].reshape(6, head_dim)
+            torch.testing.assert_close(result, truth, rtol=1e-5, atol=1e-5)
+    else:
+        assert changed.isnan().all()
+
+
+@pytest.mark.parametrize("frames", [None, 16])
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+def test_padding_that_outweighs_the_map(attention_backend, dtype, frames):
+    """One token a frame, up to 255 of padding, whose logits are the largest."""
+    case = Case((7, 7) if frames else (16, 16), (1, 1), 2, frames, heads=2, head_dim=16)
+    qkv, pad, grad = case.inputs(torch.float64)
+    qkv[..., :32] = pad[32:64] + 0.1 * qkv[..., :32]  # queries that look for the padding
+    inputs = [x.to(dtype) for x in (qkv, pad, grad)]
+    truth = run(REFERENCE, case, [x.double() for x in inputs])
+    for index, (result, x) in enumerate(zip(run(attention_backend, case, inputs), truth)):
+        tolerance = TOLERANCES[dtype][min(index, 1)]
+        largest = max(1.0, x.abs().max().item())
+        torch.testing.assert_close(result.double(), x, rtol=tolerance, atol=tolerance * largest)
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_gradients_of_bad_numbers_stay_in_their_window(attention_backend, bad):
     size, inside = one_window_of(4)
