@@ -22,8 +22,12 @@ from iwin_d2.ops import (
 
 
 def devices():
-    """The devices that compiled operators run on here."""
-    return ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    """The devices that compiled operators run on here: there is one, and the build has kernels."""
+    extension.load()
+    built = extension.loaded() and torch.ops.iwin_d2.attention.default.has_kernel_for_dispatch_key(
+        torch.DispatchKey.CUDA
+    )
+    return ["cpu", *(["cuda"] if built and torch.cuda.is_available() else [])]
 
 
 @dataclass(frozen=True)

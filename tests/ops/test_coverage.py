@@ -47,6 +47,13 @@ def test_each_instruction_set_of_this_processor_is_tried():
 @pytest.mark.parametrize("name", backends.OPERATORS)
 def test_each_operator_has_a_kernel(name):
     operator = getattr(torch.ops.iwin_d2, name).default
+    assert operator.has_kernel_for_dispatch_key(torch.DispatchKey.CPU)
+
+
+@needs_extension
+@pytest.mark.parametrize("name", ["partition", "merge", "attention", "attention_backward"])
+def test_each_device_that_is_tried_has_the_kernels_of_windows(name):
+    operator = getattr(torch.ops.iwin_d2, name).default
     for device in devices():
         assert operator.has_kernel_for_dispatch_key(getattr(torch.DispatchKey, device.upper()))
 
