@@ -25,7 +25,7 @@ WindowGrid check_attention(
       qkv.scalar_type());
   const int64_t channels = qkv.size(-1);
   TORCH_CHECK_VALUE(
-      num_heads >= 1 && channels % (3 * num_heads) == 0,
+      num_heads >= 1 && channels % 3 == 0 && channels / 3 % num_heads == 0,
       "expected a number of channels divisible by 3 * num_heads, got ",
       channels,
       " channels and ",

@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "isa.h"
+#include "mlp_weights.h"
 #include "pieces.h"
 #include "scratch.h"
 
@@ -31,8 +32,6 @@ struct BlockProblem {
   WindowGrid grid;
   int64_t num_heads;
   int64_t channels;
-  int64_t hidden;
-  int64_t hidden_block;
   float eps;
   float scale;
   const float* x;
@@ -48,9 +47,7 @@ struct BlockProblem {
   const float* depthwise_bias;
   const float* norm2_weight;
   const float* norm2_bias;
-  const float* fc1;
-  const float* fc1_bias;
-  const float* fc2;
+  MlpWeights mlp;
   const float* fc2_bias;
 
   int64_t offset_of(const TokenPlace& place) const {
@@ -65,7 +62,6 @@ struct BlockProblem {
 // Tokens that go through a product together: enough that a panel of the weight pays for being
 // read, few enough that they and their hidden channels stay in the second-level cache.
 constexpr int64_t kTokens = 192;
-constexpr int64_t kHiddenBlock = 384;
 // Windows of more tokens are attended to from a projected map in memory, since a few of them would
 // neither fit the cache nor give every thread something to do.
 constexpr int64_t kWindowTokens = 256;
@@ -205,8 +201,6 @@ at::Tensor run_block(
       grid,
       num_heads,
       channels,
-      hidden,
-      kHiddenBlock,
       static_cast<float>(eps),
       1 / std::sqrt(static_cast<float>(channels / num_heads)),
       from,
@@ -222,9 +216,7 @@ at::Tensor run_block(
       depthwise_bias,
       vector(parameters.norm2_weight),
       vector(parameters.norm2_bias),
-      packed.fc1,
-      vector(parameters.fc1_bias),
-      packed.fc2,
+      {channels, hidden, kHiddenBlock, packed.fc1, vector(parameters.fc1_bias), packed.fc2},
       vector(parameters.fc2_bias)};
 
   const int64_t tokens = x.numel() / channels;

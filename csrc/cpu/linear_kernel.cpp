@@ -18,6 +18,7 @@
 #include "isa.h"
 #include "pieces.h"
 #include "scratch.h"
+#include "weight_gradient.h"
 
 namespace iwin_d2 {
 namespace {
@@ -32,34 +33,13 @@ struct RowsProblem {
   float* out;
 };
 
-struct WeightProblem {
-  int64_t tokens;
-  int64_t outputs;
-  int64_t channels;
-  int64_t block;  // tokens at a time
-  const float* grad;
-  const float* x;
-  float* out;
-};
-
-struct Rectangle {
-  int64_t first_output;
-  int64_t last_output;
-  int64_t first_channel;
-  int64_t last_channel;
-};
-
-#define IWIN_ISA_FILE "isa/linear.h"
+#define IWIN_ISA_FILE "isa/linear_rows.h"
 #include "for_each_isa.h"
 
 // Rows that go through a product together, and how much of its depth: a panel of the weight that
 // wide stays in the second-level cache.
 constexpr int64_t kRows = 192;
 constexpr int64_t kDepth = 512;
-// Sides of a piece of the weight's gradient.
-constexpr int64_t kOutputs = 96;
-constexpr int64_t kChannels = 384;
-constexpr int64_t kSums = 64;
 
 void check_float(const at::Tensor& x, std::initializer_list<int64_t> channels) {
   TORCH_CHECK_VALUE(
@@ -154,7 +134,7 @@ at::Tensor linear_backward_input_cpu(const at::Tensor& grad_in, const at::Tensor
 
 // Pieces of rows sum their own, and do not depend on the number of threads: neither does the result.
 at::Tensor sum_of_rows(const WeightProblem& problem, const at::TensorOptions& options) {
-  const int64_t chunks = std::min(problem.tokens, kSums);
+  const int64_t chunks = std::min(problem.tokens, kRowSums);
   const at::Tensor partial = at::zeros({chunks, problem.outputs}, options);
   float* sums = partial.mutable_data_ptr<float>();
   at::parallel_for(0, chunks, 1, [&](int64_t begin, int64_t end) {
@@ -186,22 +166,13 @@ std::tuple<at::Tensor, at::Tensor> linear_backward_weight_cpu(
       grad.numel() / outputs,
       outputs,
       channels,
-      kRows,
+      kGradientTokens,
+      false,
       grad.const_data_ptr<float>(),
       x.const_data_ptr<float>(),
       out.mutable_data_ptr<float>()};
-  // Whole vectors of outputs and of channels.
-  const int64_t rows = (outputs + kOutputs - 1) / kOutputs;
-  const int64_t columns = (channels + kChannels - 1) / kChannels;
-  at::parallel_for(0, rows * columns, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; i++) {
-      const Rectangle part{
-          outputs / 16 * (i / columns) / rows * 16,
-          outputs / 16 * (i / columns + 1) / rows * 16,
-          channels / 16 * (i % columns) / columns * 16,
-          channels / 16 * (i % columns + 1) / columns * 16};
-      IWIN_CALL_FOR_ISA(weight_gradient, problem, part);
-    }
+  for_rectangles(outputs, channels, [&](const Rectangle& part) {
+    IWIN_CALL_FOR_ISA(weight_gradient, problem, part);
   });
   return {out, sum_of_rows(problem, x.options())};
 }

@@ -16,6 +16,7 @@ from ..ops import interleaved_window_attention
 from ..ops.bias_gelu import linear_gelu
 from ..ops.depthwise_conv import depthwise_conv_add
 from ..ops.linear import linear
+from ..ops.mlp import mlp
 from .fused import can_fuse, can_fuse_downsample, run_fused, run_fused_downsample
 from .untouched import is_depthwise_3x3, is_untouched
 
@@ -96,11 +97,12 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map Tensor[..., C] to the same shape."""
-        if is_untouched(self.fc1, nn.Linear) and self.fc1.bias is not None:
-            hidden = linear_gelu(x, self.fc1.weight, self.fc1.bias)
-        else:
-            hidden = F.gelu(self.fc1(x))
-        return _linear(self.fc2, hidden)
+        fc1, fc2 = self.fc1, self.fc2
+        if not is_untouched(fc1, nn.Linear) or fc1.bias is None:
+            return _linear(fc2, F.gelu(fc1(x)))
+        if is_untouched(fc2, nn.Linear) and fc2.bias is not None:
+            return mlp(x, fc1.weight, fc1.bias, fc2.weight, fc2.bias)
+        return fc2(linear_gelu(x, fc1.weight, fc1.bias))
 
 
 class IwinBlock(nn.Module):

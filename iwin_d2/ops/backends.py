@@ -46,6 +46,7 @@ OPERATORS: dict[str, tuple[str, tuple[torch.dtype, ...] | None]] = {
     "iwin_block": ("IwinBlock without gradients", (torch.float32,)),
     "downsample": ("Downsample without gradients", (torch.float32,)),
     "linear": ("linear layers of a block", (torch.float32,)),
+    "mlp": ("MLP of a block", (torch.float32,)),
 }
 
 # Reasons that are as they should be.

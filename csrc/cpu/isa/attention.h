@@ -1,17 +1,11 @@
 // Attention among the tokens of one window, for one head. Included by kernel files inside
-// for_each_isa.h.
+// for_each_isa.h, after vec.h, convert.h, exp.h and gemm.h.
 //
 // Tokens come as pointers to their rows (q | k | v of all heads), wherever these lie: in a
 // projected map, or in scratch memory. The padding's tokens are all the same, and what they ask for
 // is cropped away: together they are one key more, which counts as often as there are of them.
 // Nothing is stored per pair of tokens beyond a block of query rows that stays in the cache,
 // whatever the size of the window.
-
-#include "vec.h"
-
-#include "convert.h"
-#include "exp.h"
-#include "gemm.h"
 
 template <typename T>
 constexpr int64_t round_up_to_lanes(int64_t n) {

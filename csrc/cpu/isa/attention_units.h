@@ -1,6 +1,12 @@
 // A range of units (one head of one window each), forward and backward. Included by
 // attention_kernel.cpp inside for_each_isa.h.
 
+#include "vec.h"
+
+#include "convert.h"
+#include "exp.h"
+#include "gemm.h"
+
 #include "attention.h"
 
 // Asks for the memory of a window's tokens ahead of its use: they lie so far apart that the processor

@@ -1,18 +1,20 @@
 // The parts of a fused block, each over a range of work, on memory that stays in the cache between
 // the steps. Included by block_kernel.cpp inside for_each_isa.h.
 
+#include "vec.h"
+
+#include "convert.h"
+#include "exp.h"
+#include "gemm.h"
+
 #include "attention.h"
-
 #include "element.h"
-
-#include "depthwise_conv.h"
 #include "gelu.h"
-#include "layer_norm.h"
 #include "packed_gemm.h"
 
-inline int64_t smaller_of(int64_t a, int64_t b) {
-  return a < b ? a : b;
-}
+#include "depthwise_conv.h"
+#include "layer_norm.h"
+#include "mlp.h"
 
 inline void fill_row(const float* from, int64_t count, float* to) {
   for (int64_t c = 0; c < count; c += kLanes<float>) {
@@ -235,53 +237,25 @@ inline void project_attended(
   }
 }
 
-// out += mlp(norm2(out)) for the tokens [begin, end). The hidden channels come in blocks, so that
-// they never leave the cache.
+// out += mlp(norm2(out)) for the tokens [begin, end).
 inline void mlp_tokens(const BlockProblem& block, int64_t begin, int64_t end) {
   const int64_t channels = block.channels;
   const int64_t count = end - begin;
   float* out = block.out + begin * channels;
   const Scratch<float> tokens(count * channels);
-  const Scratch<float> hidden(count * block.hidden_block);
-  const Scratch<float> sums(count * channels);
+  const Scratch<float> hidden(count * block.mlp.block);
   for (int64_t n = 0; n < count; n++) {
+    float* row = out + n * channels;
     normalise_row(
-        out + n * channels,
+        row,
         block.norm2_weight,
         block.norm2_bias,
         block.eps,
         channels,
         tokens.data() + n * channels);
-    fill_row(block.fc2_bias, channels, sums.data() + n * channels);
-  }
-  for (int64_t first = 0; first < block.hidden; first += block.hidden_block) {
-    const int64_t width = smaller_of(block.hidden_block, block.hidden - first);
-    gemm_packed<float, false>(
-        count,
-        width,
-        channels,
-        tokens.data(),
-        channels,
-        block.fc1 + first * channels,
-        hidden.data(),
-        width);
-    for (int64_t n = 0; n < count; n++) {
-      float* row = hidden.data() + n * width;
-      for (int64_t c = 0; c < width; c += kLanes<float>) {
-        store(row + c, gelu(load(row + c) + load(block.fc1_bias + first + c)));
-      }
+    for (int64_t c = 0; c < channels; c += kLanes<float>) {
+      store(row + c, load(row + c) + load(block.fc2_bias + c));
     }
-    gemm_packed<float, true>(
-        count,
-        channels,
-        width,
-        hidden.data(),
-        width,
-        block.fc2 + first * channels,
-        sums.data(),
-        channels);
   }
-  for (int64_t i = 0; i < count * channels; i += kLanes<float>) {
-    store(out + i, load(out + i) + load(sums.data() + i));
-  }
+  add_mlp(block.mlp, count, tokens.data(), hidden.data(), out);
 }

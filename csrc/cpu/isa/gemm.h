@@ -29,7 +29,7 @@ __attribute__((noinline)) void gemm_tile(
   for (int r = 0; r < kRows; r++) {
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; v++) {
-      sum[r][v] = kAdd ? load(c + r * c_row + v * kLanes<T>) : Vec<T>{};
+      sum[r][v] = Vec<T>{};
     }
   }
   for (int64_t k = 0; k < depth; k++) {
@@ -51,7 +51,9 @@ __attribute__((noinline)) void gemm_tile(
   for (int r = 0; r < kRows; r++) {
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; v++) {
-      store(c + r * c_row + v * kLanes<T>, sum[r][v]);
+      // What is there already comes last: the terms would lose digits against a large sum.
+      T* to = c + r * c_row + v * kLanes<T>;
+      store(to, kAdd ? load(to) + sum[r][v] : sum[r][v]);
     }
   }
 }

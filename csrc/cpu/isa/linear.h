@@ -1,10 +1,5 @@
-// Parts of a linear layer's products, forward and backward. Included by linear_kernel.cpp inside
-// for_each_isa.h.
-
-#include "vec.h"
-
-#include "gemm.h"
-#include "packed_gemm.h"
+// What the gradients of a linear layer are made of, and the packing of weights. Included by kernel
+// files inside for_each_isa.h, after packed_gemm.h.
 
 inline void pack(const PackTask& task) {
   pack_weight(task.outputs, task.depth, task.from, task.stride, task.to);
@@ -12,31 +7,6 @@ inline void pack(const PackTask& task) {
 
 inline void pack_transposed(const PackTask& task) {
   pack_rows(task.outputs, task.depth, task.from, task.stride, task.to);
-}
-
-// Rows [begin, end) of out[.. x outputs] = start + a[.. x depth] * a weight packed in blocks of
-// `block` of its depth; start is zeros where it is null.
-inline void multiply_rows(const RowsProblem& problem, int64_t begin, int64_t end) {
-  float* out = problem.out + begin * problem.outputs;
-  for (int64_t n = 0; n < end - begin; n++) {
-    for (int64_t c = 0; c < problem.outputs; c += kLanes<float>) {
-      store(
-          out + n * problem.outputs + c,
-          problem.start == nullptr ? Vec<float>{} : load(problem.start + c));
-    }
-  }
-  for (int64_t first = 0; first < problem.depth; first += problem.block) {
-    const int64_t left = problem.depth - first;
-    gemm_packed<float, true>(
-        end - begin,
-        problem.outputs,
-        left < problem.block ? left : problem.block,
-        problem.a + begin * problem.depth + first,
-        problem.depth,
-        problem.packed + first * problem.outputs,
-        out,
-        problem.outputs);
-  }
 }
 
 // to[c][n] = from[n][c] for rows of `stride` elements, to rows of `rows` elements.
@@ -73,7 +43,7 @@ inline void weight_gradient(const WeightProblem& problem, const Rectangle& part)
   const Scratch<float> grad(height * problem.block);
   const Scratch<float> x(width * problem.block);
   float* to = problem.out + part.first_output * problem.channels + part.first_channel;
-  for (int64_t n = 0; n < height; n++) {
+  for (int64_t n = 0; n < height && !problem.add; n++) {
     for (int64_t c = 0; c < width; c++) {
       to[n * problem.channels + c] = 0;
     }
