@@ -29,6 +29,8 @@ GROUPS = {
         "iwin_d2::linear",
         "iwin_d2::linear_backward_input",
         "iwin_d2::linear_backward_weight",
+        "iwin_d2::mlp",  # with its GELU
+        "iwin_d2::mlp_backward",
     ),
     "attention": (
         "aten::bmm",

@@ -23,6 +23,7 @@ from ..d2 import describe_framework
 from ..d2.utils import comm
 from ..d2.utils.logger import setup_logger
 from ..errors import ConfigError, UserError
+from ..ops import describe_operators
 from .processes import is_lost_connection
 
 __all__ = [
@@ -146,6 +147,7 @@ def start_logs(output_dir: str | None, rank: int = 0) -> None:
     # their handlers anew.
     logging.getLogger(f"{__package__}.trainer").addFilter(_is_cause)
     logger.info(describe_framework())
+    logger.info(describe_operators())
 
 
 def _is_cause(record: logging.LogRecord) -> bool:

@@ -1,6 +1,6 @@
 """The mechanism: interleaved windows on channels-last maps (arXiv 2507.18405, section 3)."""
 
-from .backends import describe_backends, use_backend
+from .backends import describe_backends, describe_operators, use_backend
 from .flops import register_flops
 from .interleaved_window import (
     interleaved_window_attention,
@@ -10,6 +10,7 @@ from .interleaved_window import (
 
 __all__ = [
     "describe_backends",
+    "describe_operators",
     "interleaved_window_attention",
     "interleaved_window_merge",
     "interleaved_window_partition",

@@ -25,6 +25,7 @@ __all__ = [
     "OPERATORS",
     "choose",
     "describe_backends",
+    "describe_operators",
     "effective_dtype",
     "is_possible",
     "use_backend",
@@ -158,6 +159,13 @@ def effective_dtype(x: Tensor) -> torch.dtype:
 def describe_backends() -> dict[str, str]:
     """Say which backend serves each public operator, and where, or why not: one line each."""
     return {public: _describe(name) for name, (public, _) in OPERATORS.items()}
+
+
+def describe_operators() -> str:
+    """Say in one line whether the compiled operators run here, of what kind, or why not."""
+    if _wanted == "reference":
+        return f"operators: plain PyTorch; {_VARIABLE}=reference"
+    return extension.describe_extension()
 
 
 def _describe(name: str) -> str:

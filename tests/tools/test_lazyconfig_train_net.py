@@ -72,6 +72,7 @@ def test_trains_writes_and_evaluates(trained):
 def test_log_says_first_which_framework_runs(trained):
     lines = (trained[0] / "log.txt").read_text().splitlines()
     assert "framework: " in lines[0]
+    assert "operators: " in lines[1]
 
 
 def test_weight_decay_groups_are_used(trained):
