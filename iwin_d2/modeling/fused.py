@@ -31,11 +31,12 @@ def can_fuse(block: nn.Module, x: Tensor, parts: tuple[type, ...]) -> bool:
         return False
     parameters = _parameters(block)
     return (
-        _fit(parameters, x.shape[-1])
-        and not _want_gradients((x, *parameters))
+        not _want_gradients((x, *parameters))
         and backends.is_possible(
             block_operator.can_run, x, block.attn.num_heads, parameters.fc1_weight.shape[0]
         )
+        # Last: before, what looks at shapes would be held against a tracer's.
+        and _fit(parameters, x.shape[-1])
     )
 
 
@@ -55,12 +56,12 @@ def can_fuse_downsample(module: nn.Module, x: Tensor) -> bool:
     """
     norm, conv = module.norm, module.conv
     return (
-        _is_plain_norm(norm, x.shape[-1])
+        is_untouched(norm, nn.LayerNorm)
         and is_convolution(conv, kernel_size=3, stride=2, padding=0, groups=1)
-        and conv.in_channels == x.shape[-1]
-        and conv.bias is not None
+        and all(p is not None for p in (norm.weight, norm.bias, conv.bias))
         and not _want_gradients((x, norm.weight, norm.bias, conv.weight, conv.bias))
         and backends.is_possible(downsample_operator.can_run, x, conv.out_channels)
+        and norm.weight.shape == (x.shape[-1],) == (conv.in_channels,)
     )
 
 
@@ -123,15 +124,6 @@ def _is_plain(block: nn.Module, parts: tuple[type, ...]) -> bool:
             or (is_untouched(dwconv, parts[2]) and is_depthwise_3x3(dwconv.depthwise))
         )
         and _does_nothing(block.drop_path)
-    )
-
-
-def _is_plain_norm(norm: nn.Module, channels: int) -> bool:
-    return (
-        is_untouched(norm, nn.LayerNorm)
-        and norm.normalized_shape == (channels,)
-        and norm.weight is not None
-        and norm.bias is not None
     )
 
 

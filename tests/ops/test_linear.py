@@ -402,7 +402,7 @@ class TestChoice:
 
         names, grads = step()
         for name in ("linear", "linear_backward_input", "linear_backward_weight"):
-            assert names.count(name) == 4
+            assert name in names
         monkeypatch.setattr(module, "_is_faster", lambda: False)
         names, expected = step()
         assert names == []
