@@ -144,12 +144,14 @@ inline void exponentials_of_rows(const AttentionShape<T>& shape, T* rows, T* sum
   const int64_t width = shape.padded_keys;
   const int valid = static_cast<int>(shape.keys - (width - kWidth));
   const T infinity = static_cast<T>(__builtin_inff());
+  // Of the last vector: the last key's bias, and nothing beyond it.
+  const Vec<T> bias = keep_first<T>(
+      keep_first<T>(Vec<T>{}, valid - 1, shape.last_bias), valid, -infinity);
   Vec<T> maximum[kRows];
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; r++) {
     T* tail = rows + r * width + width - kWidth;
-    tail[valid - 1] += shape.last_bias;
-    maximum[r] = keep_first<T>(load(tail), valid, -infinity);
+    maximum[r] = load(tail) + bias;
     store(tail, maximum[r]);
   }
   for (int64_t n = 0; n < width - kWidth; n += kWidth) {
