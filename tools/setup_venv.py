@@ -227,7 +227,7 @@ def build_operators():
     """Compile csrc/ in place; return "" or, where this machine cannot do that, what it lacks."""
     state = operators_state()
     if state["compiler"] and state["request"] != "none":
-        print("set-up: compiling the operators (about a minute)", flush=True)
+        print("set-up: compiling the operators (a minute or two)", flush=True)
     command = [str(VENV / "bin" / "python"), "setup.py", "build_ext", "--inplace"]
     status, output = run(command, dict(os.environ), r"\S*csrc/\S+: (warning|(fatal )?error): ")
     OPERATORS_LOG.write_text(output)
