@@ -44,11 +44,16 @@ class InterleavedWindowAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map Tensor[B, H, W, C] or Tensor[B, T, H, W, C] to the same shape."""
-        # Padding the normalised map with zeros would give padded tokens the bias as q, k and v.
         out = interleaved_window_attention(
-            _linear(self.qkv, x), self.num_heads, self.window_size, pad_qkv=self.qkv.bias
+            _linear(self.qkv, x), self.num_heads, self.window_size, self._project_zeros(x)
         )
         return _linear(self.proj, out)
+
+    def _project_zeros(self, x: Tensor) -> Tensor | None:
+        """Return q, k and v of padded tokens: as published, the map is padded, then projected."""
+        if isinstance(self.qkv, nn.Linear):
+            return self.qkv.bias
+        return self.qkv(x.new_zeros(1, x.shape[-1])).squeeze(0)
 
     def extra_repr(self) -> str:
         """Head count and window, which leave no trace in the parameters' shapes."""

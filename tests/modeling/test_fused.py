@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 from torchvision.ops import StochasticDepth
 
+from iwin_d2.benchmark.published import PublishedBlock
 from iwin_d2.modeling import IwinTransformer
 from iwin_d2.modeling.blocks import Downsample, InterleavedWindowAttention, IwinBlock, Mlp
 from iwin_d2.ops import extension, use_backend
@@ -25,6 +26,12 @@ from iwin_d2.ops import extension, use_backend
 needs_extension = pytest.mark.skipif(not extension.loaded(), reason=extension.reason() or "-")
 pytestmark = needs_extension
 FUSED = ("iwin_block", "downsample")
+
+
+@pytest.fixture(autouse=True)
+def whatever_the_environment_says():
+    with use_backend("auto"):
+        yield
 
 
 class Calls(TorchDispatchMode):
@@ -302,6 +309,7 @@ CHANGES = {
     "drop path": replaced("drop_path", Double),
     "linear without bias": replaced("mlp.fc2", lambda: nn.Linear(64, 16, bias=False)),
     "projection without bias": replaced("attn.qkv", lambda: nn.Linear(16, 48, bias=False)),
+    "projection of another class": replaced("attn.qkv", lambda: nn.Sequential(nn.Linear(16, 48))),
     "narrow attention": narrow_attention,
     "convolution module": replaced("dwconv", lambda: nn.Linear(16, 16)),
     "dilation": replaced(CONVOLUTION, lambda: nn.Conv2d(16, 16, 3, 1, 2, 2, groups=16)),
@@ -499,6 +507,16 @@ class TestNotUsed:
         doubled = copy.deepcopy(module)
         doubled.load_state_dict(parameters)
         assert_same(out, doubled(x[0]).detach())
+
+    @torch.no_grad()
+    @pytest.mark.parametrize("kind", [Adapted, lambda *sizes: nn.Sequential(nn.Linear(*sizes))])
+    def test_padding_under_a_replaced_projection(self, kind):
+        block = make_block()
+        block.attn.qkv = kind(16, 48)
+        published = copy.deepcopy(block)
+        published.__class__ = PublishedBlock
+        for x in (image_map(), clip_map()):
+            assert_same(block(x), published(x))
 
     def test_a_map_of_other_channels_fails_as_it_always_did(self):
         for module in (make_block(), make_downsample()):

@@ -7,6 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from cases import lay_out
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -82,7 +84,8 @@ def assert_same(x, p, num_heads, window):
     assert torch.equal(x, before)
 
 
-WINDOWS = [(1, 1), (2, 2), (3, 5), (4, 4), (7, 7), (8, 2), (12, 12), (16, 16)]
+# Those of more than 256 tokens are attended to from a projected map.
+WINDOWS = [*((side, side) for side in range(1, 18)), (3, 5), (8, 2), (40, 9)]
 
 
 @pytest.mark.parametrize("window", WINDOWS, ids=str)
@@ -100,6 +103,27 @@ def test_windows_sizes_and_channels(compiled_backend, window):
 def test_clips(compiled_backend, frames, depthwise):
     for window, size in [((2, 3), (5, 7)), ((7, 7), (9, 6)), ((4, 4), (4, 4))]:
         assert_same(torch.randn(2, frames, *size, 32), parameters(32, 48, depthwise), 2, window)
+
+
+@given(
+    batch=st.integers(0, 2),
+    frames=st.none() | st.integers(1, 4),
+    sides=st.tuples(*[st.integers(1, 20)] * 4),
+    heads=st.sampled_from([1, 2, 4, 8, 16]),
+    sixteens=st.tuples(st.integers(1, 6), st.integers(1, 30)),
+    depthwise=st.booleans(),
+    layout=st.sampled_from(cases.LAYOUTS),
+)
+@settings(max_examples=15, deadline=None, derandomize=True, database=None)
+def check_random_case(batch, frames, sides, heads, sixteens, depthwise, layout):
+    channels, hidden = (16 * n for n in sixteens)
+    shape = (batch, *([] if frames is None else [frames]), *sides[:2], channels)
+    x = lay_out(torch.randn(shape), layout)
+    assert_same(x, parameters(channels, hidden, depthwise), heads, sides[2:])
+
+
+def test_random_cases(compiled_backend):
+    check_random_case()
 
 
 @pytest.mark.parametrize("layout", cases.LAYOUTS)

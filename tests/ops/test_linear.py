@@ -149,7 +149,7 @@ def test_sums_over_many_tokens_keep_their_digits(compiled):
     tensors = (x.abs(), weight, bias, grad.abs())  # sums grow, errors with their partial sums
     expected = run(*in_float64(tensors), F.linear)
     for result, truth in zip(run(*tensors)[2:], expected[2:], strict=True):
-        torch.testing.assert_close(result.double(), truth, rtol=1e-5, atol=0)
+        torch.testing.assert_close(result.double(), truth, rtol=2e-6, atol=0)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -396,7 +396,7 @@ class TestChoice:
         def step():
             torch.manual_seed(0)
             block, x = IwinBlock(16, 2, 3), torch.randn(1, 4, 5, 16)
-            with Calls() as calls:
+            with use_backend("auto"), Calls() as calls:
                 grads = torch.autograd.grad(block(x).sum(), tuple(block.parameters()))
             return [name for name in calls.names if name.startswith("linear")], grads
 
