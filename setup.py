@@ -7,7 +7,7 @@ The package works without that file, on its plain-PyTorch reference. IWIN_D2_BUI
     cuda   the CPU and CUDA operators; an error where they cannot be built
     none   nothing
 
-CXX names the compiler (GCC or Clang); CXXFLAGS and LDFLAGS come after the flags below.
+CXX names the compiler, a GCC; CXXFLAGS and LDFLAGS come after the flags below.
 """
 
 import contextlib
@@ -15,6 +15,7 @@ import os
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 import sysconfig
 from pathlib import Path
@@ -24,7 +25,7 @@ from setuptools import Extension, setup
 
 ROOT = Path(__file__).resolve().parent
 CHOICES = ("auto", "cpu", "cuda", "none")
-COMPILERS = ("c++", "g++", "clang++")
+COMPILERS = ("c++", "g++")
 # torch.ops.load_library loads the file, not Python's import: it has no use of Python's ABI.
 FILE_NAME = "_C.abi3.so"
 # How the outcome is told; tools/setup_venv.py reads these lines.
@@ -47,13 +48,27 @@ def requested(environ=os.environ):
 
 
 def find_compiler(environ=os.environ):
-    """Return the command of the C++ compiler, or None."""
+    """Return the command of the first C++ compiler that is a GCC, or None."""
     names = [environ["CXX"]] if environ.get("CXX") else COMPILERS
-    for name in names:
-        command = shlex.split(name)
-        if command and shutil.which(command[0], path=environ.get("PATH")):
-            return name
-    return None
+    return next((name for name in names if is_gcc(shlex.split(name), environ)), None)
+
+
+def is_gcc(command, environ):
+    """Whether a command is there and compiles as GCC does.
+
+    Clang compiles csrc/ as well, but for its own OpenMP library: a second set of threads beside
+    PyTorch's, that torch.set_num_threads does not reach.
+    """
+    path = command and shutil.which(command[0], path=environ.get("PATH"))
+    if not path:
+        return False
+    macros = subprocess.run(
+        [path, *command[1:], "-dM", "-E", "-x", "c++", os.devnull],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ).stdout
+    return "__GNUC__" in macros and "__clang__" not in macros
 
 
 def find_toolkit(environ=os.environ, default="/usr/local/cuda"):
@@ -117,7 +132,8 @@ def why_no_cpu(found):
         return "the operators have been built on Linux alone so far"
     if found.compiler is None:
         return (
-            "there is no C++ compiler: install one (Debian: apt-get install g++) or name it in CXX"
+            "there is no C++ compiler, or it is not GCC: install g++ (Debian: apt-get install g++) "
+            "or name it in CXX"
         )
     return None
 

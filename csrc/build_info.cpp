@@ -4,12 +4,6 @@
 #include <string>
 
 
-#if defined(__clang__)
-#define IWIN_COMPILER "Clang " __clang_version__
-#else
-#define IWIN_COMPILER "GCC " __VERSION__
-#endif
-
 #if defined(__x86_64__)
 #define IWIN_INSTRUCTION_SETS "avx512 avx2 baseline"
 #else
@@ -22,11 +16,17 @@
 #define IWIN_DEVICES "CPU"
 #endif
 
+#if defined(__SANITIZE_ADDRESS__)
+#define IWIN_SANITIZERS ", with AddressSanitizer"
+#else
+#define IWIN_SANITIZERS ""
+#endif
+
 // iwin_d2/ops/extension.py looks for this text in the file, since code built for another PyTorch
 // had better not be loaded: hence a variable that the compiler keeps whole.
 extern "C" __attribute__((used, visibility("default"))) const char iwin_d2_build_info[] =
     "iwin_d2 extension for PyTorch " IWIN_D2_TORCH_VERSION ", " IWIN_DEVICES
-    " (" IWIN_INSTRUCTION_SETS "), " IWIN_COMPILER;
+    " (" IWIN_INSTRUCTION_SETS "), GCC " __VERSION__ IWIN_SANITIZERS;
 
 namespace {
 

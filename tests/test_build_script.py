@@ -80,21 +80,25 @@ def test_the_request(script):
         script.requested({"IWIN_D2_BUILD": "gpu"})
 
 
-def executable(path):
-    path.write_text("#!/bin/sh\n")
+def compiler(path, *macros):
+    path.write_text("#!/bin/sh\n" + "".join(f"echo '#define {name} 12'\n" for name in macros))
     path.chmod(0o755)
 
 
 def test_the_compiler(script, tmp_path):
     path = {"PATH": str(tmp_path)}
     assert script.find_compiler(path) is None
-    executable(tmp_path / "clang++")
-    assert script.find_compiler(path) == "clang++"
-    executable(tmp_path / "g++")
+    compiler(tmp_path / "c++", "__GNUC__", "__clang__")  # as Clang does
+    assert script.find_compiler(path) is None
+    compiler(tmp_path / "g++", "__GNUC__")
     assert script.find_compiler(path) == "g++"
+    compiler(tmp_path / "c++", "__GNUC__")
+    assert script.find_compiler(path) == "c++"
     # Named by hand, nothing else will do.
-    assert script.find_compiler({**path, "CXX": "icpx"}) is None
-    assert script.find_compiler({**path, "CXX": "clang++ -fcolor"}) == "clang++ -fcolor"
+    assert script.find_compiler({**path, "CXX": "g++-13"}) is None
+    assert script.find_compiler({**path, "CXX": " "}) is None
+    compiler(tmp_path / "g++-13", "__GNUC__")
+    assert script.find_compiler({**path, "CXX": "g++-13 -pipe"}) == "g++-13 -pipe"
 
 
 def test_the_toolkit_is_where_its_header_is(script, tmp_path):

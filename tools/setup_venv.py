@@ -194,16 +194,15 @@ def operators_state():
     return {
         "sources": digest(sources, "".join([fingerprint(), *torch])),
         "request": os.environ.get("IWIN_D2_BUILD", ""),
-        "compiler": find_compiler(),
+        "compilers": find_compilers(),
         "toolkit": next((header for header in headers if os.path.isfile(header)), None),
     }
 
 
-def find_compiler():
-    """The file of the C++ compiler that setup.py would take, or None."""
-    names = shlex.split(os.environ.get("CXX", ""))[:1] or ["c++", "g++", "clang++"]
-    found = next((path for path in map(shutil.which, names) if path), None)
-    return found and os.path.realpath(found)
+def find_compilers():
+    """The files of the C++ compilers that setup.py would look at."""
+    names = shlex.split(os.environ.get("CXX", ""))[:1] or ["c++", "g++"]
+    return [os.path.realpath(path) for path in map(shutil.which, names) if path]
 
 
 def what_operators_lack():
@@ -217,16 +216,16 @@ def what_operators_lack():
     if not without:
         if not OPERATORS.is_file():
             return None
-        if now["compiler"] is None:
-            # It was there, did its work and is not needed any more.
-            now["compiler"] = before["compiler"]
+        if not now["compilers"]:
+            # There was one, which did its work and is not needed any more.
+            now["compilers"] = before.get("compilers")
     return without if now == before else None
 
 
 def build_operators():
     """Compile csrc/ in place; return "" or, where this machine cannot do that, what it lacks."""
     state = operators_state()
-    if state["compiler"] and state["request"] != "none":
+    if state["compilers"] and state["request"] != "none":
         print("set-up: compiling the operators (a minute or two)", flush=True)
     command = [str(VENV / "bin" / "python"), "setup.py", "build_ext", "--inplace"]
     status, output = run(command, dict(os.environ), r"\S*csrc/\S+: (warning|(fatal )?error): ")
