@@ -11,6 +11,7 @@ from ..d2.config import instantiate
 from ..d2.utils.events import EventStorage
 from ..data.shapes import generate_shapes_dataset
 from ..engine.detection import load_config
+from ..ops import use_backend
 from .table import table
 from .timing import peak_memory, time_in_turn
 
@@ -23,13 +24,16 @@ def benchmark_quickstart(rounds: int = 16) -> list[str]:
     """Measure a training iteration of the quickstart, and what its data loader delivers."""
     cfg = quickstart_config()
     batch_size = cfg.dataloader.train.total_batch_size
-    step, _ = time_in_turn({"step": _training_step()}, rounds)["step"]
+    steps = {"compiled": _training_step(), "plain": _in_plain_pytorch(_training_step())}
+    times = time_in_turn(steps, rounds)
+    step = times["compiled"][0]
     loaded = _loader_rate(cfg, batches=40)
     return table(
         f"quickstart model, {batch_size} images of 160 px a batch",
         ("", "value"),
         [
             ("training iteration, median ms", f"{1000 * step:.0f}"),
+            ("the same in plain PyTorch, time / this", f"{times['plain'][1]:.2f}"),
             ("training, images/s", f"{batch_size / step:.1f}"),
             (
                 f"data loader alone ({cfg.dataloader.train.num_workers} worker), images/s",
@@ -65,6 +69,16 @@ def _training_step() -> Callable[[], object]:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+
+    return run
+
+
+def _in_plain_pytorch(step: Callable[[], object]) -> Callable[[], object]:
+    """Return what runs `step` on the plain-PyTorch path of every operator."""
+
+    def run():
+        with use_backend("reference"):
+            return step()
 
     return run
 
