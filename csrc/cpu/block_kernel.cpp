@@ -62,6 +62,8 @@ struct BlockProblem {
 // Tokens that go through a product together: enough that a panel of the weight pays for being
 // read, few enough that they and their hidden channels stay in the second-level cache.
 constexpr int64_t kTokens = 192;
+// Rows of the map that are convolved together: the first and the last are normalised twice.
+constexpr int64_t kMapRows = 32;
 // Windows of more tokens are attended to from a projected map in memory, since a few of them would
 // neither fit the cache nor give every thread something to do.
 constexpr int64_t kWindowTokens = 256;
@@ -165,6 +167,26 @@ void check_multiples(int64_t channels, int64_t hidden) {
       hidden);
 }
 
+// The three steps of a block, each over the whole map.
+void compute(const BlockProblem& block, bool convolves, const at::TensorOptions& options) {
+  const WindowGrid& grid = block.grid;
+  const int64_t rows = grid.batch * grid.frames * grid.height;
+  const int64_t tokens = rows * grid.width;
+  if (convolves) {
+    for_pieces(rows, kMapRows, [&](int64_t begin, int64_t end) {
+      IWIN_CALL_FOR_ISA(depthwise_rows, block, begin, end);
+    });
+  }
+  if (grid.tokens_per_window() <= kWindowTokens) {
+    attend_in_cache(block);
+  } else {
+    attend_from_map(block, tokens, options);
+  }
+  for_pieces(tokens, kTokens, [&](int64_t begin, int64_t end) {
+    IWIN_CALL_FOR_ISA(mlp_tokens, block, begin, end);
+  });
+}
+
 at::Tensor run_block(
     const at::Tensor& x_in,
     const BlockParameters& parameters,
@@ -219,20 +241,7 @@ at::Tensor run_block(
       {channels, hidden, kHiddenBlock, packed.fc1, vector(parameters.fc1_bias), packed.fc2},
       vector(parameters.fc2_bias)};
 
-  const int64_t tokens = x.numel() / channels;
-  if (convolves) {
-    for_pieces(tokens / grid.width, 32, [&](int64_t begin, int64_t end) {
-      IWIN_CALL_FOR_ISA(depthwise_rows, block, begin, end);
-    });
-  }
-  if (grid.tokens_per_window() <= kWindowTokens) {
-    attend_in_cache(block);
-  } else {
-    attend_from_map(block, tokens, x.options());
-  }
-  for_pieces(tokens, kTokens, [&](int64_t begin, int64_t end) {
-    IWIN_CALL_FOR_ISA(mlp_tokens, block, begin, end);
-  });
+  compute(block, convolves, x.options());
   return out;
 }
 
