@@ -4,7 +4,7 @@
 #include <c10/util/Exception.h>
 #include <torch/library.h>
 
-#include "window_check.h"
+#include "checks.h"
 
 namespace iwin_d2 {
 

@@ -4,28 +4,9 @@
 #include <c10/util/Exception.h>
 #include <torch/library.h>
 
-#include "window_check.h"
+#include "checks.h"
 
 namespace iwin_d2 {
-namespace {
-
-void check_kind(const at::Tensor& tensor, const char* name, const at::Tensor& x) {
-  TORCH_CHECK_VALUE(
-      tensor.device() == x.device() && tensor.scalar_type() == x.scalar_type(),
-      "expected x and ",
-      name,
-      " on one device and of one dtype, got ",
-      x.device(),
-      " ",
-      x.scalar_type(),
-      " and ",
-      tensor.device(),
-      " ",
-      tensor.scalar_type());
-}
-
-}  // namespace
-
 void check_bias_gelu(const at::Tensor& x, const at::Tensor& bias) {
   TORCH_CHECK_VALUE(
       x.dim() >= 1 && bias.dim() == 1 && bias.size(0) == x.size(-1),

@@ -4,7 +4,7 @@
 #include <c10/util/Exception.h>
 #include <torch/library.h>
 
-#include "window_check.h"
+#include "checks.h"
 
 namespace iwin_d2 {
 namespace {
@@ -31,21 +31,6 @@ void check_shape(const at::Tensor& map, const char* name, const at::Tensor& x) {
       shape_text(x.sizes()),
       ", got shape ",
       shape_text(map.sizes()));
-}
-
-void check_kind(const at::Tensor& tensor, const char* name, const at::Tensor& x) {
-  TORCH_CHECK_VALUE(
-      tensor.device() == x.device() && tensor.scalar_type() == x.scalar_type(),
-      "expected x and ",
-      name,
-      " on one device and of one dtype, got ",
-      x.device(),
-      " ",
-      x.scalar_type(),
-      " and ",
-      tensor.device(),
-      " ",
-      tensor.scalar_type());
 }
 
 }  // namespace

@@ -158,15 +158,6 @@ void attend_from_map(const BlockProblem& block, int64_t tokens, const at::Tensor
   });
 }
 
-void check_multiples(int64_t channels, int64_t hidden) {
-  TORCH_CHECK_VALUE(
-      channels % 16 == 0 && hidden % 16 == 0,
-      "expected channels and hidden channels that are multiples of 16, got ",
-      channels,
-      " and ",
-      hidden);
-}
-
 // The three steps of a block, each over the whole map.
 void compute(const BlockProblem& block, bool convolves, const at::TensorOptions& options) {
   const WindowGrid& grid = block.grid;
@@ -194,14 +185,10 @@ at::Tensor run_block(
     at::IntArrayRef window_size,
     double eps) {
   const WindowGrid grid = check_block(x_in, parameters, num_heads, window_size);
-  TORCH_CHECK_VALUE(
-      x_in.scalar_type() == at::kFloat,
-      "expected x of dtype float32 on the CPU, got ",
-      x_in.scalar_type());
   const at::Tensor x = x_in.contiguous();
   const int64_t channels = x.size(-1);
   const int64_t hidden = parameters.fc1_weight.size(0);
-  check_multiples(channels, hidden);
+  check_float32(x, "channels and hidden channels", channels, hidden);
   at::Tensor out = at::empty(x.sizes(), x.options());
   if (x.numel() == 0) {
     return out;

@@ -43,19 +43,10 @@ at::Tensor downsample_cpu(
     const at::Tensor& bias_in,
     double eps) {
   check_downsample(x_in, norm_weight_in, norm_bias_in, weight_in, bias_in);
-  TORCH_CHECK_VALUE(
-      x_in.scalar_type() == at::kFloat,
-      "expected x of dtype float32 on the CPU, got ",
-      x_in.scalar_type());
   const at::Tensor x = x_in.contiguous();
   const int64_t channels = x.size(3);
   const int64_t outputs = weight_in.size(0);
-  TORCH_CHECK_VALUE(
-      channels % 16 == 0 && outputs % 16 == 0,
-      "expected channels of x and of the result that are multiples of 16, got ",
-      channels,
-      " and ",
-      outputs);
+  check_float32(x, "channels of x and of the result", channels, outputs);
   const int64_t out_height = (x.size(1) + 1) / 2;
   at::Tensor out = at::empty({x.size(0), out_height, (x.size(2) + 1) / 2, outputs}, x.options());
   if (out.numel() == 0) {

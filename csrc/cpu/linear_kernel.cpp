@@ -41,17 +41,6 @@ struct RowsProblem {
 constexpr int64_t kRows = 192;
 constexpr int64_t kDepth = 512;
 
-void check_float(const at::Tensor& x, std::initializer_list<int64_t> channels) {
-  TORCH_CHECK_VALUE(
-      x.scalar_type() == at::kFloat,
-      "expected x of dtype float32 on the CPU, got ",
-      x.scalar_type());
-  for (const int64_t count : channels) {
-    TORCH_CHECK_VALUE(
-        count % 16 == 0, "expected channels that are multiples of 16, got ", count);
-  }
-}
-
 at::Tensor with_channels(const at::Tensor& x, int64_t channels) {
   auto shape = x.sizes().vec();
   shape.back() = channels;
@@ -104,7 +93,7 @@ at::Tensor linear_cpu(
     const at::Tensor& weight,
     const std::optional<at::Tensor>& bias_in) {
   check_linear(x_in, weight, bias_in);
-  check_float(x_in, {weight.size(0), weight.size(1)});
+  check_float32(x_in, "channels", weight.size(0), weight.size(1));
   const at::Tensor x = x_in.contiguous();
   at::Tensor out = with_channels(x, weight.size(0));
   if (out.numel() == 0) {
@@ -122,7 +111,7 @@ at::Tensor linear_cpu(
 
 at::Tensor linear_backward_input_cpu(const at::Tensor& grad_in, const at::Tensor& weight) {
   check_linear_backward_input(grad_in, weight);
-  check_float(grad_in, {weight.size(0), weight.size(1)});
+  check_float32(grad_in, "channels", weight.size(0), weight.size(1));
   const at::Tensor grad = grad_in.contiguous();
   at::Tensor out = with_channels(grad, weight.size(1));
   if (out.numel() == 0) {
@@ -132,28 +121,10 @@ at::Tensor linear_backward_input_cpu(const at::Tensor& grad_in, const at::Tensor
   return out;
 }
 
-// Pieces of rows sum their own, and do not depend on the number of threads: neither does the result.
-at::Tensor sum_of_rows(const WeightProblem& problem, const at::TensorOptions& options) {
-  const int64_t chunks = std::min(problem.tokens, kRowSums);
-  const at::Tensor partial = at::zeros({chunks, problem.outputs}, options);
-  float* sums = partial.mutable_data_ptr<float>();
-  at::parallel_for(0, chunks, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t chunk = begin; chunk < end; chunk++) {
-      IWIN_CALL_FOR_ISA(
-          sum_rows,
-          problem,
-          problem.tokens * chunk / chunks,
-          problem.tokens * (chunk + 1) / chunks,
-          sums + chunk * problem.outputs);
-    }
-  });
-  return partial.sum(0);
-}
-
 std::tuple<at::Tensor, at::Tensor> linear_backward_weight_cpu(
     const at::Tensor& grad_in, const at::Tensor& x_in) {
   check_linear_backward_weight(grad_in, x_in);
-  check_float(grad_in, {grad_in.size(-1), x_in.size(-1)});
+  check_float32(grad_in, "channels", grad_in.size(-1), x_in.size(-1));
   const at::Tensor grad = grad_in.contiguous();
   const at::Tensor x = x_in.contiguous();
   const int64_t outputs = grad.size(-1);
@@ -174,7 +145,10 @@ std::tuple<at::Tensor, at::Tensor> linear_backward_weight_cpu(
   for_rectangles(outputs, channels, [&](const Rectangle& part) {
     IWIN_CALL_FOR_ISA(weight_gradient, problem, part);
   });
-  return {out, sum_of_rows(problem, x.options())};
+  const auto sum = [&](int64_t begin, int64_t end, float* sums) {
+    IWIN_CALL_FOR_ISA(sum_rows, problem, begin, end, sums);
+  };
+  return {out, sums_of_rows(problem, x.options(), sum)};
 }
 
 }  // namespace

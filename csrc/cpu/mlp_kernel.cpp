@@ -15,7 +15,7 @@
 #include <utility>
 #include <vector>
 
-#include "../window_check.h"
+#include "../checks.h"
 #include "isa.h"
 #include "mlp_weights.h"
 #include "pieces.h"
@@ -77,19 +77,6 @@ void for_hidden_blocks(int64_t hidden, const Run& run) {
   }
 }
 
-void check_supported(const at::Tensor& x, int64_t channels, int64_t hidden) {
-  TORCH_CHECK_VALUE(
-      x.scalar_type() == at::kFloat,
-      "expected x of dtype float32 on the CPU, got ",
-      x.scalar_type());
-  TORCH_CHECK_VALUE(
-      channels % 16 == 0 && hidden % 16 == 0,
-      "expected channels and hidden channels that are multiples of 16, got ",
-      channels,
-      " and ",
-      hidden);
-}
-
 at::Tensor mlp_cpu(
     const at::Tensor& x_in,
     const at::Tensor& fc1_weight_in,
@@ -100,7 +87,7 @@ at::Tensor mlp_cpu(
   check_parameter("fc2_bias", fc2_bias_in, {fc1_weight_in.size(1)}, x_in);
   const int64_t hidden = fc1_weight_in.size(0);
   const int64_t channels = fc1_weight_in.size(1);
-  check_supported(x_in, channels, hidden);
+  check_float32(x_in, "channels and hidden channels", channels, hidden);
   const at::Tensor x = x_in.contiguous();
   at::Tensor out = at::empty(x.sizes(), x.options());
   if (out.numel() == 0) {
@@ -133,29 +120,13 @@ at::Tensor mlp_cpu(
   return out;
 }
 
-// to += the sums of grad's rows, always in the same order.
-void add_sums(const WeightProblem& problem, const at::Tensor& to) {
-  const int64_t chunks = std::min(problem.tokens, kRowSums);
-  const at::Tensor partial = at::zeros({chunks, problem.outputs}, to.options());
-  float* sums = partial.mutable_data_ptr<float>();
-  at::parallel_for(0, chunks, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t chunk = begin; chunk < end; chunk++) {
-      IWIN_CALL_FOR_ISA(
-          sum_rows,
-          problem,
-          problem.tokens * chunk / chunks,
-          problem.tokens * (chunk + 1) / chunks,
-          sums + chunk * problem.outputs);
-    }
-  });
-  to.add_(partial.sum(0));
-}
-
 void add_weight_gradient(const WeightProblem& problem, const at::Tensor& bias) {
   for_rectangles(problem.outputs, problem.channels, [&](const Rectangle& part) {
     IWIN_CALL_FOR_ISA(weight_gradient, problem, part);
   });
-  add_sums(problem, bias);
+  bias.add_(sums_of_rows(problem, bias.options(), [&](int64_t begin, int64_t end, float* sums) {
+    IWIN_CALL_FOR_ISA(sum_rows, problem, begin, end, sums);
+  }));
 }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> mlp_backward_cpu(
@@ -168,7 +139,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> mlp_backw
   check_parameter("grad", grad_in, x_in.sizes(), x_in);
   const int64_t hidden = fc1_weight_in.size(0);
   const int64_t channels = fc1_weight_in.size(1);
-  check_supported(x_in, channels, hidden);
+  check_float32(x_in, "channels and hidden channels", channels, hidden);
   const at::Tensor x = x_in.contiguous();
   const at::Tensor grad = grad_in.contiguous();
   const at::Tensor fc1_weight = fc1_weight_in.contiguous();

@@ -1,12 +1,30 @@
-// Work cut into pieces for the threads, and weights packed by them.
+// What the operators in float32 share: what they take, and work cut into pieces for the threads.
 #pragma once
 
 #include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
+#include <c10/util/Exception.h>
 
 #include <algorithm>
 #include <cstdint>
 
 namespace iwin_d2 {
+
+// Raises for what the products do not take: whole vectors of the widest instruction set.
+inline void check_float32(const at::Tensor& x, const char* what, int64_t first, int64_t second) {
+  TORCH_CHECK_VALUE(
+      x.scalar_type() == at::kFloat,
+      "expected x of dtype float32 on the CPU, got ",
+      x.scalar_type());
+  TORCH_CHECK_VALUE(
+      first % 16 == 0 && second % 16 == 0,
+      "expected ",
+      what,
+      " that are multiples of 16, got ",
+      first,
+      " and ",
+      second);
+}
 
 // A weight that is to be packed: see isa/packed_gemm.h.
 struct PackTask {

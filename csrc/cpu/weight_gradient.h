@@ -2,7 +2,10 @@
 #pragma once
 
 #include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/zeros.h>
 
+#include <algorithm>
 #include <cstdint>
 
 namespace iwin_d2 {
@@ -47,6 +50,23 @@ void for_rectangles(int64_t outputs, int64_t channels, const Run& run) {
           channels / 16 * (i % columns + 1) / columns * 16});
     }
   });
+}
+
+// The sums of grad's rows, by sum(begin, end, sums) for pieces of them.
+template <typename Sum>
+at::Tensor sums_of_rows(
+    const WeightProblem& problem, const at::TensorOptions& options, const Sum& sum) {
+  const int64_t chunks = std::min(problem.tokens, kRowSums);
+  const at::Tensor partial = at::zeros({chunks, problem.outputs}, options);
+  float* sums = partial.mutable_data_ptr<float>();
+  at::parallel_for(0, chunks, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t chunk = begin; chunk < end; chunk++) {
+      sum(problem.tokens * chunk / chunks,
+          problem.tokens * (chunk + 1) / chunks,
+          sums + chunk * problem.outputs);
+    }
+  });
+  return partial.sum(0);
 }
 
 }  // namespace iwin_d2

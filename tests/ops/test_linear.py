@@ -315,7 +315,7 @@ def test_what_has_no_kernel_is_refused_by_it(name, arguments):
     cut = [None if t is None else t[..., :20] for t in arguments]
     if name == "linear_backward_input":
         cut = [GRAD[:, :40], MATRIX[:40]]
-    with pytest.raises(ValueError, match=r"multiples of 16, got (20|40)"):
+    with pytest.raises(ValueError, match=r"multiples of 16, got .*(20|40)"):
         operator(*cut)
 
 

@@ -45,6 +45,22 @@ inline void check_sides(at::IntArrayRef shape, size_t first, size_t last) {
   }
 }
 
+// A tensor that is computed with together with `x`.
+inline void check_kind(const at::Tensor& tensor, const char* name, const at::Tensor& x) {
+  TORCH_CHECK_VALUE(
+      tensor.device() == x.device() && tensor.scalar_type() == x.scalar_type(),
+      "expected x and ",
+      name,
+      " on one device and of one dtype, got ",
+      x.device(),
+      " ",
+      x.scalar_type(),
+      " and ",
+      tensor.device(),
+      " ",
+      tensor.scalar_type());
+}
+
 // A parameter of a layer that `x` goes through.
 inline void check_parameter(
     const char* name, const at::Tensor& parameter, at::IntArrayRef shape, const at::Tensor& x) {
@@ -56,18 +72,7 @@ inline void check_parameter(
       shape_text(shape),
       ", got shape ",
       shape_text(parameter.sizes()));
-  TORCH_CHECK_VALUE(
-      parameter.device() == x.device() && parameter.scalar_type() == x.scalar_type(),
-      "expected x and ",
-      name,
-      " on one device and of one dtype, got ",
-      x.device(),
-      " ",
-      x.scalar_type(),
-      " and ",
-      parameter.device(),
-      " ",
-      parameter.scalar_type());
+  check_kind(parameter, name, x);
 }
 
 }  // namespace iwin_d2
