@@ -1,6 +1,6 @@
 """What the operators say about arguments that do not fit: one sentence, with what was received.
 
-The frontend and the fake kernels call these; csrc/window_check.h and csrc/<op>.cpp say the same.
+The frontend and the fake kernels call these; csrc/checks.h and csrc/<op>.cpp say the same.
 Sizes may be symbols: only those that are known are looked at, so that no check pins one down.
 """
 
