@@ -149,7 +149,7 @@ class TrainLoader:
         self._records.seed = self._plan.seed
         release_memory()  # of the loading of the data set, before workers begin as copies
         share = _Share(self._plan, self._first)
-        yield from DataLoader(
+        loader = DataLoader(
             self._records,
             batch_sampler=share,
             collate_fn=_as_it_is,
@@ -157,6 +157,9 @@ class TrainLoader:
             worker_init_fn=_leave_stopping_to_the_trainer,
             **self._options,
         )
+        with _sigterm_kept():
+            batches = iter(loader)
+        yield from batches
 
     def state_dict(self) -> dict[str, int]:
         """What the order of the batches depends on."""
@@ -187,6 +190,23 @@ class TrainLoader:
 
 def _as_it_is(batch: list[dict]) -> list[dict]:
     return batch
+
+
+@contextmanager
+def _sigterm_kept() -> Iterator[None]:
+    """Let a SIGTERM wait, so that processes that are started here begin with it blocked.
+
+    A worker blocks it by itself too late: PyTorch may have started threads in it by then, and one
+    of them would take the signal and end the worker.
+    """
+    if not hasattr(signal, "sigwaitinfo"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _leave_stopping_to_the_trainer(worker: int) -> None:

@@ -292,6 +292,10 @@ def test_a_second_request_ends_at_once(monkeypatch):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_all_processes_of_a_job_leaves_loading_workers_their_work(number):
+    # From now on PyTorch starts a thread in every worker, before the worker can block a signal.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    torch.set_num_threads(threads)
     records = [{"item": item, "width": 2, "height": 1} for item in batch()]
     loader = build_train_loader(
         records, mapper=lambda record: record["item"], total_batch_size=4, num_workers=1
