@@ -1,14 +1,16 @@
 """Backbone T against the published formulation of the same and other backbones of its size."""
 
-from torch import nn
+from torch import Tensor, nn
 from torchvision.models import convnext_tiny, swin_t
 
 from ..modeling import iwin_tiny
+from ..ops import use_backend
 from .models import OURS, PUBLISHED, Goals, compare
 from .published import use_published_blocks
 
 __all__ = ["MODELS", "benchmark_backbone"]
 
+PLAIN = "plain PyTorch: scaled_dot_product_attention, strided views"
 SWIN = "torchvision swin_t features"
 CONVNEXT = "torchvision convnext_tiny features"
 
@@ -41,6 +43,23 @@ def benchmark_backbone(rounds: int = 9) -> list[str]:
     ]
 
 
+class _PlainPyTorch(nn.Module):
+    """A model on the plain-PyTorch path of every operator."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Compute what the model does."""
+        with use_backend("reference"):
+            return self.model(images)
+
+
+def _plain() -> nn.Module:
+    return _PlainPyTorch(iwin_tiny())
+
+
 def _published() -> nn.Module:
     return use_published_blocks(iwin_tiny())
 
@@ -53,4 +72,10 @@ def _convnext() -> nn.Module:
     return convnext_tiny().features
 
 
-MODELS = {OURS: iwin_tiny, PUBLISHED: _published, SWIN: _swin, CONVNEXT: _convnext}
+MODELS = {
+    OURS: iwin_tiny,
+    PUBLISHED: _published,
+    PLAIN: _plain,
+    SWIN: _swin,
+    CONVNEXT: _convnext,
+}
