@@ -51,14 +51,7 @@ WindowGrid check_attention(
         " and ",
         pad_qkv->scalar_type());
   }
-  const bool clip = qkv.dim() == 5;
-  return WindowGrid::make(
-      qkv.size(0),
-      clip ? qkv.size(1) : 1,
-      qkv.size(-3),
-      qkv.size(-2),
-      window_size[0],
-      window_size[1]);
+  return grid_of(qkv, window_size);
 }
 
 WindowGrid check_attention_backward(

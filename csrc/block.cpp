@@ -7,6 +7,7 @@
 #include "checks.h"
 
 namespace iwin_d2 {
+
 WindowGrid check_block(
     const at::Tensor& x,
     const BlockParameters& parameters,
@@ -49,14 +50,7 @@ WindowGrid check_block(
   check_parameter("fc1_bias", parameters.fc1_bias, {hidden}, x);
   check_parameter("fc2_weight", parameters.fc2_weight, {channels, hidden}, x);
   check_parameter("fc2_bias", parameters.fc2_bias, {channels}, x);
-  const bool clip = x.dim() == 5;
-  return WindowGrid::make(
-      x.size(0),
-      clip ? x.size(1) : 1,
-      x.size(-3),
-      x.size(-2),
-      window_size[0],
-      window_size[1]);
+  return grid_of(x, window_size);
 }
 
 }  // namespace iwin_d2

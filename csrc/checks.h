@@ -8,6 +8,8 @@
 #include <sstream>
 #include <string>
 
+#include "interleaved_window.h"
+
 namespace iwin_d2 {
 
 // (2, 3, 4), as Python writes a tuple.
@@ -43,6 +45,17 @@ inline void check_sides(at::IntArrayRef shape, size_t first, size_t last) {
     TORCH_CHECK_VALUE(
         shape[i] > 0, "expected a map without empty sides, got shape ", shape_text(shape));
   }
+}
+
+// The grid of a map Tensor[B, H, W, C] or Tensor[B, T, H, W, C] that was checked.
+inline WindowGrid grid_of(const at::Tensor& map, at::IntArrayRef window_size) {
+  return WindowGrid::make(
+      map.size(0),
+      map.dim() == 5 ? map.size(1) : 1,
+      map.size(-3),
+      map.size(-2),
+      window_size[0],
+      window_size[1]);
 }
 
 // A tensor that is computed with together with `x`.

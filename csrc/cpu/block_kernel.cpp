@@ -18,6 +18,7 @@
 #include <utility>
 #include <vector>
 
+#include "depthwise_taps.h"
 #include "isa.h"
 #include "mlp_weights.h"
 #include "pieces.h"
@@ -79,8 +80,7 @@ class PackedWeights {
         fc2(fc1 + hidden * channels) {
     add(parameters.qkv_weight, 3 * channels, channels, channels, 0, qkv);
     add(parameters.proj_weight, channels, channels, channels, 0, proj);
-    for (int64_t first = 0; first < hidden; first += kHiddenBlock) {
-      const int64_t width = std::min(kHiddenBlock, hidden - first);
+    for_hidden_blocks(hidden, [&](int64_t first, int64_t width) {
       add(parameters.fc1_weight,
           width,
           channels,
@@ -88,7 +88,7 @@ class PackedWeights {
           first * channels,
           fc1 + first * channels);
       add(parameters.fc2_weight, channels, width, hidden, first, fc2 + first * channels);
-    }
+    });
     const int64_t count = static_cast<int64_t>(tasks_.size());
     at::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; i++) {
@@ -119,20 +119,6 @@ class PackedWeights {
   float* const fc1;
   float* const fc2;
 };
-
-// [C, 1, 3, 3] -> [9, C].
-std::vector<float> packed_depthwise(const at::Tensor& weight) {
-  const at::Tensor contiguous = weight.contiguous();
-  const float* from = contiguous.const_data_ptr<float>();
-  const int64_t channels = weight.size(0);
-  std::vector<float> packed(9 * channels);
-  for (int64_t c = 0; c < channels; c++) {
-    for (int64_t tap = 0; tap < 9; tap++) {
-      packed[tap * channels + c] = from[c * 9 + tap];
-    }
-  }
-  return packed;
-}
 
 // Windows that fit the cache: everything from the norm to the second projection at once.
 void attend_in_cache(const BlockProblem& block) {
@@ -201,7 +187,7 @@ at::Tensor run_block(
   };
   const bool convolves = parameters.depthwise_weight.has_value();
   const std::vector<float> depthwise =
-      convolves ? packed_depthwise(*parameters.depthwise_weight) : std::vector<float>{};
+      convolves ? packed_taps<float>(*parameters.depthwise_weight, false) : std::vector<float>{};
   const float* depthwise_bias =
       parameters.depthwise_bias.has_value() ? vector(*parameters.depthwise_bias) : nullptr;
   float* to = out.mutable_data_ptr<float>();

@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "depthwise_taps.h"
 #include "for_dtype.h"
 #include "isa.h"
 
@@ -43,27 +44,6 @@ constexpr int64_t kGrain = 32768;
 // The gradients of weights and bias are sums over all rows. Each chunk of rows sums its own, and
 // chunks do not depend on the number of threads: neither does the result.
 constexpr int64_t kChunks = 64;
-constexpr int64_t kTaps = 9;
-
-// What an element is multiplied and summed in.
-template <typename In>
-using Sum = at::opmath_type<In>;
-
-// [C, 1, 3, 3] -> [9, C] in the type that is computed in. Flipped, they are those of the
-// convolution that carries a gradient back.
-template <typename In>
-std::vector<Sum<In>> packed_weights(const at::Tensor& weight, bool flipped) {
-  const at::Tensor contiguous = weight.contiguous();
-  const In* from = contiguous.const_data_ptr<In>();
-  const int64_t channels = weight.size(0);
-  std::vector<Sum<In>> packed(kTaps * channels);
-  for (int64_t c = 0; c < channels; c++) {
-    for (int64_t tap = 0; tap < kTaps; tap++) {
-      packed[(flipped ? kTaps - 1 - tap : tap) * channels + c] = from[c * kTaps + tap];
-    }
-  }
-  return packed;
-}
 
 // Empty where there is none.
 template <typename In>
@@ -169,7 +149,7 @@ at::Tensor depthwise_conv_add_cpu(
     convolve<In>(
         Size(x),
         x.const_data_ptr<In>(),
-        packed_weights<In>(weight, false),
+        packed_taps<In>(weight, false),
         packed_bias<In>(bias),
         other.const_data_ptr<In>(),
         out.mutable_data_ptr<In>());
@@ -195,7 +175,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> depthwise_conv_backward_cpu(
         size,
         grad.const_data_ptr<In>(),
         x.const_data_ptr<In>(),
-        packed_weights<In>(weight, true),
+        packed_taps<In>(weight, true),
         grad_x.mutable_data_ptr<In>());
     In* to = grad_weight.mutable_data_ptr<In>();
     In* to_bias = grad_bias.mutable_data_ptr<In>();

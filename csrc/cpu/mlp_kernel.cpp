@@ -70,13 +70,6 @@ struct Packing {
   }
 };
 
-template <typename Run>
-void for_hidden_blocks(int64_t hidden, const Run& run) {
-  for (int64_t first = 0; first < hidden; first += kHiddenBlock) {
-    run(first, std::min(kHiddenBlock, hidden - first));
-  }
-}
-
 at::Tensor mlp_cpu(
     const at::Tensor& x_in,
     const at::Tensor& fc1_weight_in,
