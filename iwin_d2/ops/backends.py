@@ -30,12 +30,15 @@ __all__ = [
     "is_possible",
     "use_backend",
     "why_not",
+    "why_not_channels",
 ]
 
 _VARIABLE = "IWIN_D2_ATTENTION"
 _NAMES = ("auto", "compiled", "reference")
 _KEYS = {"cpu": torch.DispatchKey.CPU, "cuda": torch.DispatchKey.CUDA}
 _FLOATS = (torch.float32, torch.bfloat16, torch.float64)
+
+_MULTIPLE = 16  # of channels: the vectors of the widest instruction set
 
 # Operator of the extension -> the public function that it serves, and the dtypes; None: all.
 OPERATORS: dict[str, tuple[str, tuple[torch.dtype, ...] | None]] = {
@@ -146,6 +149,17 @@ def why_not(name: str, x: Tensor, dtype: torch.dtype | None = None) -> str | Non
         served = ", ".join(str(x).removeprefix("torch.") for x in dtypes)
         return f"the compiled {name} serves {served}, not {str(dtype).removeprefix('torch.')}"
     return None
+
+
+def why_not_channels(name: str, *counts: int, numbers: str = "") -> str | None:
+    """Why an operator made of matrix products cannot serve so many channels; None if it can.
+
+    `numbers` are the counts as the reason gives them.
+    """
+    if all(count % _MULTIPLE == 0 for count in counts):
+        return None
+    numbers = numbers or " and ".join(map(str, counts))
+    return f"the compiled {name} serves channels that are multiples of {_MULTIPLE}, not {numbers}"
 
 
 def effective_dtype(x: Tensor) -> torch.dtype:

@@ -17,8 +17,6 @@ from .library import python_side_wanted, register_fake
 
 __all__ = ["BlockParameters", "can_run", "iwin_block", "parameter_shapes"]
 
-_MULTIPLE = 16  # of channels: the vectors of the widest instruction set
-
 
 def can_run(x: Tensor, num_heads: int, hidden: int) -> str | None:
     """Why the operator cannot serve this call; None if it can.
@@ -32,11 +30,11 @@ def can_run(x: Tensor, num_heads: int, hidden: int) -> str | None:
     if reason is not None:
         return reason
     channels = x.shape[-1]
-    if channels % _MULTIPLE != 0 or hidden % _MULTIPLE != 0:
-        return (
-            f"the compiled block serves channels that are multiples of {_MULTIPLE}, not "
-            f"{channels} with {hidden} hidden ones"
-        )
+    reason = backends.why_not_channels(
+        "block", channels, hidden, numbers=f"{channels} with {hidden} hidden ones"
+    )
+    if reason is not None:
+        return reason
     if channels % num_heads != 0 or channels // num_heads > 128:
         return "the compiled block serves head dimensions up to 128"
     return None

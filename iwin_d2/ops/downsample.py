@@ -14,8 +14,6 @@ from .library import python_side_wanted, register_fake
 
 __all__ = ["can_run", "downsample"]
 
-_MULTIPLE = 16  # of channels: the vectors of the widest instruction set
-
 
 def can_run(x: Tensor, outputs: int) -> str | None:
     """Why the operator cannot serve this call; None if it can.
@@ -25,11 +23,8 @@ def can_run(x: Tensor, outputs: int) -> str | None:
         outputs: channels of the result.
     """
     reason = backends.why_not("downsample", x, backends.effective_dtype(x))
-    if reason is None and (x.shape[-1] % _MULTIPLE != 0 or outputs % _MULTIPLE != 0):
-        return (
-            f"the compiled downsampling serves channels that are multiples of {_MULTIPLE}, not "
-            f"{x.shape[-1]} and {outputs}"
-        )
+    if reason is None:
+        reason = backends.why_not_channels("downsampling", x.shape[-1], outputs)
     return reason
 
 

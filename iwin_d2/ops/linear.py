@@ -24,8 +24,6 @@ from .library import (
 
 __all__ = ["can_run", "linear"]
 
-_MULTIPLE = 16  # of channels: the vectors of AVX-512
-
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return x weight^T + bias, as torch.nn.functional.linear does.
@@ -48,8 +46,11 @@ def can_run(x: Tensor, weight: Tensor) -> str | None:
     reason = backends.why_not("linear", x, backends.effective_dtype(x))
     if reason is not None:
         return reason
-    if x.dtype != weight.dtype or any(size % _MULTIPLE != 0 for size in weight.shape):
-        return f"the compiled linear layer serves channels that are multiples of {_MULTIPLE}"
+    if x.dtype != weight.dtype:
+        return "the compiled linear layer serves tensors of one dtype"
+    reason = backends.why_not_channels("linear layer", *weight.shape)
+    if reason is not None:
+        return reason
     if not _is_faster():
         return "PyTorch's own linear layer is as fast on this processor"
     return None

@@ -22,8 +22,6 @@ from .linear import linear
 
 __all__ = ["can_run", "mlp"]
 
-_MULTIPLE = 16  # of channels: the vectors of the widest instruction set
-
 
 def mlp(
     x: Tensor, fc1_weight: Tensor, fc1_bias: Tensor, fc2_weight: Tensor, fc2_bias: Tensor
@@ -50,8 +48,9 @@ def can_run(x: Tensor, fc1_weight: Tensor, fc2_weight: Tensor) -> str | None:
     reason = backends.why_not("mlp", x, backends.effective_dtype(x))
     if reason is not None:
         return reason
-    if any(size % _MULTIPLE != 0 for size in fc1_weight.shape):
-        return f"the compiled MLP serves channels that are multiples of {_MULTIPLE}"
+    reason = backends.why_not_channels("MLP", *fc1_weight.shape)
+    if reason is not None:
+        return reason
     if not x.dtype == fc1_weight.dtype == fc2_weight.dtype:
         return "the compiled MLP serves tensors of one dtype"
     if fc2_weight.shape != fc1_weight.shape[::-1]:
