@@ -158,7 +158,8 @@ def why_not_channels(name: str, *counts: int, numbers: str = "") -> str | None:
     """
     if all(count % _MULTIPLE == 0 for count in counts):
         return None
-    numbers = numbers or " and ".join(map(str, counts))
+    # Not str(count): torch.compile can format a symbolic size, but not call str on it.
+    numbers = numbers or " and ".join([f"{count}" for count in counts])
     return f"the compiled {name} serves channels that are multiples of {_MULTIPLE}, not {numbers}"
 
 
