@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <type_traits>
 #include <utility>
 
 #if defined(IWIN_D2_EMULATED)
@@ -69,11 +70,19 @@ struct alignas(16) Chunk {
   uint32_t words[4];
 };
 
+__device__ __forceinline__ void check_chunk([[maybe_unused]] const void* address) {
+#if defined(IWIN_D2_EMULATED)
+  emulator::check_aligned(address, sizeof(Chunk));
+#endif
+}
+
 __device__ __forceinline__ Chunk load_chunk(const void* from) {
+  check_chunk(from);
   return *static_cast<const Chunk*>(from);
 }
 
 __device__ __forceinline__ void store_chunk(void* to, Chunk chunk) {
+  check_chunk(to);
   *static_cast<Chunk*>(to) = chunk;
 }
 

@@ -1,0 +1,227 @@
+// Kernels that try the emulator itself: what it must compute, and what it must find. They are written
+// and started as those of csrc/cuda are; test_emulator.py calls them by name.
+#include "../../csrc/cuda/device.h"
+
+#include <ATen/core/Tensor.h>
+#include <torch/library.h>
+
+#include <string>
+
+namespace iwin_d2 {
+namespace {
+
+__global__ void number_threads(int64_t* to) {
+  to[blockIdx.x * blockDim.x + threadIdx.x] =
+      int64_t{blockIdx.x} * 1000000 + gridDim.x * 10000 + blockDim.x * 10 + threadIdx.x % 10;
+}
+
+// The whole block's sum, in every thread. Twice over, so that the second time it matters that all
+// have read what the first one left.
+template <bool WaitForReaders>
+__global__ void sum_of_block(const float* from, float* to) {
+  IWIN_SHARED(memory);
+  float* parts = reinterpret_cast<float*>(memory);
+  float sum = from[blockIdx.x * blockDim.x + threadIdx.x];
+  for (int round = 0; round < 2; round++) {
+    const float part = sum_of_lanes<kWarp>(sum);
+    if (threadIdx.x % kWarp == 0) {
+      parts[threadIdx.x / kWarp] = part;
+    }
+    __syncthreads();
+    sum = 0;
+    for (unsigned i = 0; i < blockDim.x / kWarp; i++) {
+      sum += parts[i];
+    }
+    if (WaitForReaders) {
+      __syncthreads();
+    }
+  }
+  to[blockIdx.x * blockDim.x + threadIdx.x] = sum;
+}
+
+// Each lane takes its neighbour's number by way of shared memory.
+template <bool Wait>
+__global__ void rotate_lanes(const float* from, float* to) {
+  IWIN_SHARED(memory);
+  float* numbers = reinterpret_cast<float*>(memory);
+  numbers[threadIdx.x] = from[threadIdx.x];
+  if (Wait) {
+    __syncwarp();
+  }
+  to[threadIdx.x] = numbers[threadIdx.x / kWarp * kWarp + (threadIdx.x + 1) % kWarp];
+}
+
+__global__ void maximum_and_first(const float* from, float* to) {
+  const float most = max_of_lanes<8>(from[threadIdx.x]);
+  to[threadIdx.x] = most + __shfl_sync(kAllLanes, from[threadIdx.x], 5);
+}
+
+__global__ void read_shared(int64_t offset, unsigned char* to) {
+  IWIN_SHARED(memory);
+  to[threadIdx.x] = memory[offset + threadIdx.x];
+}
+
+__global__ void write_shared(int64_t offset) {
+  IWIN_SHARED(memory);
+  memory[offset + threadIdx.x] = 1;
+}
+
+__global__ void some_wait() {
+  if (threadIdx.x < kWarp) {
+    __syncthreads();
+  }
+}
+
+__global__ void some_lanes_wait() {
+  if (threadIdx.x % 2 == 0) {
+    __syncthreads();
+  }
+}
+
+__global__ void different_barriers() {
+  threadIdx.x % 2 == 0 ? __syncthreads() : __syncwarp();
+}
+
+__global__ void some_lanes_shuffle(float* to) {
+  to[threadIdx.x] = threadIdx.x % 2 == 0 ? sum_of_lanes<kWarp>(1.0f) : 1.0f;
+}
+
+__global__ void copy_chunk(const float* from, float* to, int64_t offset) {
+  store_chunk(to + 4 * threadIdx.x, load_chunk(from + offset + 4 * threadIdx.x));
+}
+
+// d = c + a b of one warp, a [16, Depth], b [Depth, 8], the fragments filled number by number.
+template <typename T>
+__global__ void multiply(const T* a, const T* b, const float* c, float* to) {
+  const int g = threadIdx.x / 4, t = threadIdx.x % 4;
+  const auto pair = [](T low, T high) { return uint32_t{low.x} | uint32_t{high.x} << 16; };
+  const uint32_t fragment_a[4] = {
+      pair(a[g * 16 + 2 * t], a[g * 16 + 2 * t + 1]),
+      pair(a[(g + 8) * 16 + 2 * t], a[(g + 8) * 16 + 2 * t + 1]),
+      pair(a[g * 16 + 2 * t + 8], a[g * 16 + 2 * t + 9]),
+      pair(a[(g + 8) * 16 + 2 * t + 8], a[(g + 8) * 16 + 2 * t + 9])};
+  const uint32_t fragment_b[2] = {
+      pair(b[2 * t * 8 + g], b[(2 * t + 1) * 8 + g]),
+      pair(b[(2 * t + 8) * 8 + g], b[(2 * t + 9) * 8 + g])};
+  float d[4] = {
+      c[g * 8 + 2 * t], c[g * 8 + 2 * t + 1], c[(g + 8) * 8 + 2 * t], c[(g + 8) * 8 + 2 * t + 1]};
+  emulator::mma(d, fragment_a, fragment_b, T{});
+  to[g * 8 + 2 * t] = d[0];
+  to[g * 8 + 2 * t + 1] = d[1];
+  to[(g + 8) * 8 + 2 * t] = d[2];
+  to[(g + 8) * 8 + 2 * t + 1] = d[3];
+}
+
+template <bool Round>
+__global__ void multiply_tf32(const float* a, const float* b, const float* c, float* to) {
+  const int g = threadIdx.x / 4, t = threadIdx.x % 4;
+  const auto round = [](float x) { return Round ? emulator::round_to_tf32(x) : x; };
+  const float fragment_a[4] = {
+      round(a[g * 8 + t]),
+      round(a[(g + 8) * 8 + t]),
+      round(a[g * 8 + t + 4]),
+      round(a[(g + 8) * 8 + t + 4])};
+  const float fragment_b[2] = {round(b[t * 8 + g]), round(b[(t + 4) * 8 + g])};
+  float d[4] = {
+      c[g * 8 + 2 * t], c[g * 8 + 2 * t + 1], c[(g + 8) * 8 + 2 * t], c[(g + 8) * 8 + 2 * t + 1]};
+  emulator::mma_tf32(d, fragment_a, fragment_b);
+  to[g * 8 + 2 * t] = d[0];
+  to[g * 8 + 2 * t + 1] = d[1];
+  to[(g + 8) * 8 + 2 * t] = d[2];
+  to[(g + 8) * 8 + 2 * t + 1] = d[3];
+}
+
+// [16, 16] and [16, 8] by way of shared memory, as kernels do it: a's four quarters are the
+// fragment's four registers, b is read transposed. Only half of what x4 loads is of b.
+template <typename T>
+__global__ void load_and_multiply(const T* a, const T* b, float* to, int64_t offset) {
+  IWIN_SHARED(memory);
+  T* shared_a = reinterpret_cast<T*>(memory);
+  T* shared_b = shared_a + 256;
+  for (int i = threadIdx.x; i < 256; i += kWarp) {
+    shared_a[i] = a[i];
+    shared_b[i] = b[i % 128];
+  }
+  __syncwarp();
+  const int matrix = threadIdx.x / 8, row = threadIdx.x % 8;
+  uint32_t fragment_a[4], fragment_b[4];
+  emulator::load_matrix_x4(
+      fragment_a, shared_a + (row + matrix % 2 * 8) * 16 + matrix / 2 * 8 + offset, false);
+  emulator::load_matrix_x4(fragment_b, shared_b + (row + matrix * 8) * 8, true);
+  float d[4] = {};
+  const uint32_t needed[2] = {fragment_b[0], fragment_b[1]};
+  emulator::mma(d, fragment_a, needed, T{});
+  const int g = threadIdx.x / 4, t = threadIdx.x % 4;
+  to[g * 8 + 2 * t] = d[0];
+  to[g * 8 + 2 * t + 1] = d[1];
+  to[(g + 8) * 8 + 2 * t] = d[2];
+  to[(g + 8) * 8 + 2 * t + 1] = d[3];
+}
+
+// Starts the kernel of this name. What it reads comes first in `tensors`, then what it writes.
+void run(
+    const std::string& name,
+    const std::vector<at::Tensor>& tensors,
+    int64_t blocks,
+    int64_t threads,
+    int64_t shared,
+    int64_t offset) {
+  const auto start = [&](auto kernel, auto... arguments) {
+    launch(
+        kernel, static_cast<unsigned>(blocks), static_cast<unsigned>(threads),
+        static_cast<size_t>(shared), arguments...);
+  };
+  const auto floats = [&](size_t i) { return static_cast<float*>(tensors.at(i).data_ptr()); };
+  const auto on_16_bits = [&](auto element) {
+    using T = decltype(element);
+    const T* a = static_cast<const T*>(tensors.at(0).data_ptr());
+    const T* b = static_cast<const T*>(tensors.at(1).data_ptr());
+    name == "multiply" ? start(multiply<T>, a, b, floats(2), floats(3))
+                       : start(load_and_multiply<T>, a, b, floats(2), offset);
+  };
+  if (name == "number_threads") {
+    start(number_threads, tensors.at(0).data_ptr<int64_t>());
+  } else if (name == "sum_of_block") {
+    start(sum_of_block<true>, floats(0), floats(1));
+  } else if (name == "sum_of_block without a barrier") {
+    start(sum_of_block<false>, floats(0), floats(1));
+  } else if (name == "rotate_lanes") {
+    start(rotate_lanes<true>, floats(0), floats(1));
+  } else if (name == "rotate_lanes without a barrier") {
+    start(rotate_lanes<false>, floats(0), floats(1));
+  } else if (name == "maximum_and_first") {
+    start(maximum_and_first, floats(0), floats(1));
+  } else if (name == "read_shared") {
+    start(read_shared, offset, tensors.at(0).data_ptr<unsigned char>());
+  } else if (name == "write_shared") {
+    start(write_shared, offset);
+  } else if (name == "some_wait") {
+    start(some_wait);
+  } else if (name == "some_lanes_wait") {
+    start(some_lanes_wait);
+  } else if (name == "different_barriers") {
+    start(different_barriers);
+  } else if (name == "some_lanes_shuffle") {
+    start(some_lanes_shuffle, floats(0));
+  } else if (name == "copy_chunk") {
+    start(copy_chunk, floats(0), floats(1), offset);
+  } else if (name == "multiply_tf32") {
+    start(multiply_tf32<true>, floats(0), floats(1), floats(2), floats(3));
+  } else if (name == "multiply_tf32 without rounding") {
+    start(multiply_tf32<false>, floats(0), floats(1), floats(2), floats(3));
+  } else if (name == "multiply" || name == "load_and_multiply") {
+    tensors.at(0).scalar_type() == at::kHalf ? on_16_bits(c10::Half{})
+                                             : on_16_bits(c10::BFloat16{});
+  } else {
+    TORCH_CHECK(false, "there is no kernel ", name);
+  }
+}
+
+}  // namespace
+}  // namespace iwin_d2
+
+TORCH_LIBRARY(iwin_d2_emulator_tests, m) {
+  m.def(
+      "run(str name, Tensor[] tensors, int blocks, int threads, int shared, int offset) -> ()",
+      &iwin_d2::run);
+}
