@@ -28,6 +28,8 @@ CHOICES = ("auto", "cpu", "cuda", "none")
 COMPILERS = ("c++", "g++")
 # torch.ops.load_library loads the file, not Python's import: it has no use of Python's ABI.
 FILE_NAME = "_C.abi3.so"
+# Of CUDA devices: compute capability 8.0 and 9.0.
+ARCHITECTURES = (80, 90)
 # How the outcome is told; tools/setup_venv.py reads these lines.
 BUILT = "the operators are compiled"
 WITHOUT = "no compiled operators, plain PyTorch instead"
@@ -204,13 +206,19 @@ def extension(kind, found):
     library_dirs = library_paths()
     if kind == "cuda":
         files += found.cuda_sources
-        cxx += ["-DIWIN_D2_WITH_CUDA", "-isystem", str(found.toolkit / "include")]
+        version = ".".join(map(str, found.toolkit_version))
+        built_for = " ".join([*(f"sm_{n}" for n in ARCHITECTURES), f"compute_{ARCHITECTURES[-1]}"])
+        cxx += [f'-DIWIN_D2_WITH_CUDA="CUDA {version} ({built_for})"']
+        cxx += ["-isystem", str(found.toolkit / "include")]
         libraries += ["c10_cuda", "cudart"]
         library_dirs += [str(found.toolkit / name) for name in ("lib64", "lib")]
-        architectures = [f"-gencode=arch=compute_{n},code=sm_{n}" for n in (80, 90)]
+        flags["nvcc"] = [
+            *common,
+            *(f"-gencode=arch=compute_{n},code=sm_{n}" for n in ARCHITECTURES),
+        ]
         # And PTX, from which the driver makes code for what comes later.
-        architectures.append("-gencode=arch=compute_90,code=compute_90")
-        flags["nvcc"] = [*common, "-DIWIN_D2_WITH_CUDA", *architectures]
+        newest = f"compute_{ARCHITECTURES[-1]}"
+        flags["nvcc"].append(f"-gencode=arch={newest},code={newest}")
     cxx += shlex.split(os.environ.get("CXXFLAGS", ""))
     return Extension(
         "iwin_d2._C",

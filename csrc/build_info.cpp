@@ -3,17 +3,20 @@
 
 #include <string>
 
-
 #if defined(__x86_64__)
 #define IWIN_INSTRUCTION_SETS "avx512 avx2 baseline"
 #else
 #define IWIN_INSTRUCTION_SETS "baseline"
 #endif
 
-#if defined(IWIN_D2_WITH_CUDA)
-#define IWIN_DEVICES "CPU and CUDA"
+#define IWIN_CPU "CPU (" IWIN_INSTRUCTION_SETS ")"
+// IWIN_D2_WITH_CUDA says which CUDA, for which architectures.
+#if defined(IWIN_D2_EMULATED)
+#define IWIN_DEVICES "emulated CUDA"
+#elif defined(IWIN_D2_WITH_CUDA)
+#define IWIN_DEVICES IWIN_CPU " and " IWIN_D2_WITH_CUDA
 #else
-#define IWIN_DEVICES "CPU"
+#define IWIN_DEVICES IWIN_CPU
 #endif
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -26,7 +29,7 @@
 // had better not be loaded: hence a variable that the compiler keeps whole.
 extern "C" __attribute__((used, visibility("default"))) const char iwin_d2_build_info[] =
     "iwin_d2 extension for PyTorch " IWIN_D2_TORCH_VERSION ", " IWIN_DEVICES
-    " (" IWIN_INSTRUCTION_SETS "), GCC " __VERSION__ IWIN_SANITIZERS;
+    ", GCC " __VERSION__ IWIN_SANITIZERS;
 
 namespace {
 

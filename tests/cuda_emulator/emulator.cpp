@@ -3,15 +3,20 @@
 #include <ATen/Parallel.h>
 #include <c10/util/Exception.h>
 
+#include <dlfcn.h>
+
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <exception>
 #include <memory>
 #include <numeric>
+#include <sstream>
+#include <utility>
 #include <vector>
 
 #include "fiber.h"
+#include "races.h"
 
 namespace iwin_d2 {
 namespace emulator {
@@ -49,6 +54,7 @@ struct Thread {
   const char* name = "";  // at `together`: of what
   Together what = nullptr;
   void* argument = nullptr;
+  std::vector<std::pair<void*, const void*>> copies;  // under way, of 16 bytes each
 };
 
 const char* describe(const Thread& thread) {
@@ -75,7 +81,12 @@ class SharedMemory {
     memory_.reset(static_cast<unsigned char*>(memory));
     std::memset(memory_.get(), kMark, size + 2 * kAround);
     std::memset(begin(), 0xff, size);
+    watched = reinterpret_cast<uintptr_t>(memory);
+    watched_bytes = size + 2 * kAround;
   }
+  SharedMemory(const SharedMemory&) = delete;
+  SharedMemory& operator=(const SharedMemory&) = delete;
+  ~SharedMemory() { watched_bytes = 0; }
 
   unsigned char* begin() const { return memory_.get() + kAround; }
 
@@ -132,9 +143,11 @@ class Processor {
     }
     for (unsigned i = 0; i < kernel.threads; i++) {
       threads_[i]->at = At::start;
+      threads_[i]->copies.clear();
       threads_[i]->fiber.prepare(&Processor::enter);
     }
     error_ = nullptr;
+    races_.begin_block(kernel.shared, kernel.threads / kLanes);
     kernel_ = &kernel;
     shared_ = &shared;
     shuffler_ = &shuffler;
@@ -169,6 +182,46 @@ class Processor {
     stop(At::together);
   }
 
+  // Called on a fiber: the thread's copies that are under way.
+  std::vector<std::pair<void*, const void*>>& copies() { return threads_[threadIdx.x]->copies; }
+
+  // Called on a fiber: it never goes on, and the kernel's caller gets the error. Nothing is thrown
+  // through the kernel, which the compiler may have taken for code that does not throw.
+  [[noreturn]] void give_up(const std::string& what) {
+    try {
+      TORCH_CHECK(
+          false, "the emulator: block ", blockIdx.x, ", thread ", threadIdx.x, ": ", what);
+    } catch (...) {
+      error_ = std::current_exception();
+    }
+    stop(At::end);
+    std::abort();
+  }
+
+  // Called on a fiber that is about to read or write in shared memory, or close to it.
+  void access(const void* address, size_t bytes, bool writes, const void* code) {
+    const auto offset = static_cast<const unsigned char*>(address) - shared_->begin();
+    const bool inside = shared_->holds(address, bytes);
+    const unsigned other =
+        inside ? races_.access(threadIdx.x, offset, bytes, writes) : Races::kNobody;
+    if (inside && other == Races::kNobody) {
+      return;
+    }
+    std::ostringstream what;
+    what << (writes ? "writes " : "reads ") << bytes << " bytes at " << offset;
+    if (inside) {
+      what << " of shared memory in a race with thread " << other;
+    } else {
+      what << ", outside the " << kernel_->shared << " bytes of shared memory";
+    }
+    Dl_info file;
+    if (dladdr(code, &file) != 0) {
+      what << " (addr2line -Cipe " << file.dli_fname << ' ' << std::hex << "0x"
+           << static_cast<const char*>(code) - static_cast<const char*>(file.dli_fbase) << ')';
+    }
+    give_up(what.str());
+  }
+
   const SharedMemory& shared() const {
     TORCH_CHECK(kernel_ != nullptr, "the emulator: shared memory is there in kernels alone");
     return *shared_;
@@ -181,6 +234,7 @@ class Processor {
     thread.fiber.has_started();
     try {
       processor.kernel_->run(processor.kernel_->context);
+      TORCH_CHECK(thread.copies.empty(), "the emulator: a thread has not waited for its copies");
     } catch (...) {
       processor.error_ = std::current_exception();
     }
@@ -219,6 +273,7 @@ class Processor {
               ended,
               " have left the kernel");
           running.swap(waiting);
+          races_.pass_block_barrier();
         }
         next = running.empty() ? 0 : shuffler_->below(static_cast<unsigned>(running.size()));
       } else if (in_turns) {
@@ -266,6 +321,8 @@ class Processor {
         arguments[i] = lanes[i]->argument;
       }
       lanes[0]->what(arguments);
+    } else if (lanes[0]->at == At::warp_barrier) {
+      races_.pass_warp_barrier(warp);
     }
     return lanes[0]->at;
   }
@@ -274,6 +331,7 @@ class Processor {
   const Kernel* kernel_ = nullptr;
   const SharedMemory* shared_ = nullptr;
   Shuffler* shuffler_ = nullptr;
+  Races races_;
   std::exception_ptr error_;
 };
 
@@ -282,124 +340,6 @@ uint64_t seed_of_this_launch() {
   const char* given = std::getenv("IWIN_D2_EMULATOR_SEED");
   const uint64_t seed = given ? std::strtoull(given, nullptr, 10) : 0;
   return ((seed << 20) + launches++) << 32;
-}
-
-// Fragments, as the PTX ISA draws them: lane 4 g + t holds two neighbours of row g from column 2 t.
-
-template <typename T>
-float number_of(uint32_t bits);
-
-template <>
-float number_of<c10::BFloat16>(uint32_t bits) {
-  return c10::BFloat16(static_cast<uint16_t>(bits), c10::BFloat16::from_bits());
-}
-
-template <>
-float number_of<c10::Half>(uint32_t bits) {
-  return c10::Half(static_cast<uint16_t>(bits), c10::Half::from_bits());
-}
-
-template <int Depth>
-void multiply(float (&d)[16][8], const float (&a)[16][Depth], const float (&b)[Depth][8]) {
-  for (int i = 0; i < 16; i++) {
-    for (int k = 0; k < Depth; k++) {
-      for (int j = 0; j < 8; j++) {
-        d[i][j] += a[i][k] * b[k][j];
-      }
-    }
-  }
-}
-
-// The result's fragments: rows g and g + 8, columns 2 t and 2 t + 1. visit(row, column, place).
-template <typename Visit>
-void for_each_result(int lane, const Visit& visit) {
-  for (int i = 0; i < 4; i++) {
-    visit(lane / 4 + i / 2 * 8, lane % 4 * 2 + i % 2, i);
-  }
-}
-
-struct Product16 {
-  float* d;
-  const uint32_t* a;
-  const uint32_t* b;
-};
-
-template <typename T>
-void multiply_16(void* const (&lanes)[kLanes]) {
-  float d[16][8], a[16][16], b[16][8];
-  for (int lane = 0; lane < kLanes; lane++) {
-    const auto& its = *static_cast<const Product16*>(lanes[lane]);
-    const int g = lane / 4, t = lane % 4;
-    for (int half = 0; half < 2; half++) {
-      for (int i = 0; i < 4; i++) {
-        a[g + i % 2 * 8][2 * t + i / 2 * 8 + half] = number_of<T>(its.a[i] >> 16 * half);
-      }
-      for (int i = 0; i < 2; i++) {
-        b[2 * t + i * 8 + half][g] = number_of<T>(its.b[i] >> 16 * half);
-      }
-    }
-    for_each_result(lane, [&](int row, int column, int i) { d[row][column] = its.d[i]; });
-  }
-  multiply(d, a, b);
-  for (int lane = 0; lane < kLanes; lane++) {
-    const auto& its = *static_cast<const Product16*>(lanes[lane]);
-    for_each_result(lane, [&](int row, int column, int i) { its.d[i] = d[row][column]; });
-  }
-}
-
-struct ProductTf32 {
-  float* d;
-  const float* a;
-  const float* b;
-};
-
-void multiply_tf32(void* const (&lanes)[kLanes]) {
-  float d[16][8], a[16][8], b[8][8];
-  for (int lane = 0; lane < kLanes; lane++) {
-    const auto& its = *static_cast<const ProductTf32*>(lanes[lane]);
-    const int g = lane / 4, t = lane % 4;
-    for (int i = 0; i < 4; i++) {
-      a[g + i % 2 * 8][t + i / 2 * 4] = its.a[i];
-    }
-    for (int i = 0; i < 2; i++) {
-      b[t + i * 4][g] = its.b[i];
-    }
-    for_each_result(lane, [&](int row, int column, int i) { d[row][column] = its.d[i]; });
-  }
-  multiply(d, a, b);
-  for (int lane = 0; lane < kLanes; lane++) {
-    const auto& its = *static_cast<const ProductTf32*>(lanes[lane]);
-    for_each_result(lane, [&](int row, int column, int i) { its.d[i] = d[row][column]; });
-  }
-}
-
-void check_is_tf32(float x) {
-  uint32_t bits;
-  std::memcpy(&bits, &x, sizeof(bits));
-  if (std::isfinite(x) && (bits & 0x1fffu) != 0) {
-    fail("a number was not rounded to TF32 before it was multiplied");
-  }
-}
-
-struct Load {
-  uint32_t* r;
-  const void* row;
-};
-
-template <bool Transposed>
-void load_matrices(void* const (&lanes)[kLanes]) {
-  for (int matrix = 0; matrix < 4; matrix++) {
-    uint16_t rows[8][8];
-    for (int i = 0; i < 8; i++) {
-      std::memcpy(rows[i], static_cast<const Load*>(lanes[8 * matrix + i])->row, sizeof(rows[i]));
-    }
-    for (int lane = 0; lane < kLanes; lane++) {
-      const int g = lane / 4, t = lane % 4;
-      const uint32_t low = Transposed ? rows[2 * t][g] : rows[g][2 * t];
-      const uint32_t high = Transposed ? rows[2 * t + 1][g] : rows[g][2 * t + 1];
-      static_cast<const Load*>(lanes[lane])->r[matrix] = low | high << 16;
-    }
-  }
 }
 
 }  // namespace
@@ -431,6 +371,25 @@ unsigned char* shared_memory() {
   return Processor::of_this_thread().shared().begin();
 }
 
+void copy_async(void* to, const void* from) {
+  const void* code = __builtin_return_address(0);
+  check_aligned(to, 16);
+  check_aligned(from, 16);
+  check_is_shared(to, 16);
+  note_access(to, 16, true, code);
+  std::memset(to, 0xff, 16);
+  Processor::of_this_thread().copies().emplace_back(to, from);
+}
+
+void wait_for_copies() {
+  auto& copies = Processor::of_this_thread().copies();
+  for (const auto& [to, from] : copies) {
+    note_access(to, 16, true, __builtin_return_address(0));
+    std::memcpy(to, from, 16);
+  }
+  copies.clear();
+}
+
 void check_aligned(const void* address, size_t bytes) {
   if (reinterpret_cast<uintptr_t>(address) % bytes != 0) {
     fail("an address that is not aligned");
@@ -449,38 +408,18 @@ void wait_for_warp() {
   Processor::of_this_thread().stop(At::warp_barrier);
 }
 
-void fail(const char* what) {
-  TORCH_CHECK(
-      false, "the emulator: block ", blockIdx.x, ", thread ", threadIdx.x, ": ", what);
+void note_access(const void* address, size_t bytes, bool writes, const void* code) {
+  Processor::of_this_thread().access(address, bytes, writes, code);
 }
 
-void mma(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], c10::BFloat16) {
-  Product16 argument{d, a, b};
-  together("mma of bfloat16", multiply_16<c10::BFloat16>, &argument);
-}
-
-void mma(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], c10::Half) {
-  Product16 argument{d, a, b};
-  together("mma of float16", multiply_16<c10::Half>, &argument);
-}
-
-void mma_tf32(float (&d)[4], const float (&a)[4], const float (&b)[2]) {
-  std::for_each(a, a + 4, check_is_tf32);
-  std::for_each(b, b + 2, check_is_tf32);
-  ProductTf32 argument{d, a, b};
-  together("mma of TF32", multiply_tf32, &argument);
-}
-
-void load_matrix_x4(uint32_t (&r)[4], const void* row, bool transposed) {
-  check_aligned(row, 16);
-  if (!Processor::of_this_thread().shared().holds(row, 16)) {
-    fail("a row of a matrix that is not in shared memory");
+void check_is_shared(const void* address, size_t bytes) {
+  if (!Processor::of_this_thread().shared().holds(address, bytes)) {
+    fail("an address that is not in shared memory");
   }
-  Load argument{r, row};
-  together(
-      transposed ? "ldmatrix.trans" : "ldmatrix",
-      transposed ? load_matrices<true> : load_matrices<false>,
-      &argument);
+}
+
+void fail(const char* what) {
+  Processor::of_this_thread().give_up(what);
 }
 
 }  // namespace emulator

@@ -39,11 +39,15 @@ IWIN_OF_THIS_THREAD Index threadIdx{};
 IWIN_OF_THIS_THREAD Index blockIdx{};
 IWIN_OF_THIS_THREAD Index blockDim{};
 IWIN_OF_THIS_THREAD Index gridDim{};
-#undef IWIN_OF_THIS_THREAD
 
 namespace emulator {
 
 constexpr int kLanes = 32;
+
+// Shared memory of the block that runs, and a little around it.
+IWIN_OF_THIS_THREAD uintptr_t watched{};
+IWIN_OF_THIS_THREAD size_t watched_bytes{};
+#undef IWIN_OF_THIS_THREAD
 
 // Calls run(context) once for each thread of each block; raises what any of them raised.
 void run_grid(
@@ -71,7 +75,17 @@ void together(const char* name, Together what, void* argument);
 void wait_for_block();
 void wait_for_warp();
 
+// Ends the kernel: its caller gets a RuntimeError that says so, and which thread it was.
 [[noreturn]] void fail(const char* what);
+
+void check_is_shared(const void* address, size_t bytes);
+
+// A thread is about to read or write in what is watched; `code` is where in the program.
+void note_access(const void* address, size_t bytes, bool writes, const void* code);
+
+inline bool is_watched(const void* address) {
+  return reinterpret_cast<uintptr_t>(address) - watched < watched_bytes;
+}
 
 // d += a b for a 16 x 16 and b 16 x 8, in the fragments of mma.m16n8k16: the element type is Tag's.
 void mma(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], c10::BFloat16 tag);
@@ -83,6 +97,10 @@ void mma_tf32(float (&d)[4], const float (&a)[4], const float (&b)[2]);
 // Four 8 x 8 matrices of 16-bit numbers from shared memory, as ldmatrix.x4(.trans) loads them: lane
 // 8 i + j gives the address of row j of matrix i.
 void load_matrix_x4(uint32_t (&r)[4], const void* row, bool transposed);
+
+// cp.async and cp.async.wait_all: 16 bytes into shared memory, at some time until this thread waits.
+void copy_async(void* to, const void* from);
+void wait_for_copies();
 
 // To the nearest number of 10 bits after the point, ties away from zero, as cvt.rna.tf32.f32.
 inline float round_to_tf32(float x) {
