@@ -77,7 +77,57 @@ IWIN_HOST_DEVICE TokenPlace place_of(const WindowGrid& grid, int64_t window, int
   return place;
 }
 
-// The same, token after token: calls visit(token, place) for every token of a window in order.
+// Where the windows hold a token of the map or of its padding: place_of, read backwards.
+struct WindowPlace {
+  int64_t window;
+  int64_t token;
+};
+
+IWIN_HOST_DEVICE WindowPlace window_of(const WindowGrid& grid, const TokenPlace& place) {
+  const int64_t in_image = place.row % grid.groups_h * grid.groups_w + place.column % grid.groups_w;
+  const int64_t in_frame = place.row / grid.groups_h * grid.window_w + place.column / grid.groups_w;
+  return {
+      place.image * grid.windows_per_image() + in_image,
+      place.frame * grid.window_h * grid.window_w + in_frame};
+}
+
+// The tokens of a window that lie in the map. The padding comes last among a window's rows and
+// among its columns, so they are a box of it; there is always at least one.
+struct WindowBox {
+  int64_t image;
+  int64_t first_row;  // in the map
+  int64_t first_column;
+  int64_t rows;  // of the window
+  int64_t columns;
+};
+
+IWIN_HOST_DEVICE WindowBox box_of(const WindowGrid& grid, int64_t window) {
+  const int64_t in_image = window % grid.windows_per_image();
+  WindowBox box;
+  box.image = window / grid.windows_per_image();
+  box.first_row = in_image / grid.groups_w;
+  box.first_column = in_image % grid.groups_w;
+  box.rows = (grid.height - box.first_row + grid.groups_h - 1) / grid.groups_h;
+  box.columns = (grid.width - box.first_column + grid.groups_w - 1) / grid.groups_w;
+  return box;
+}
+
+IWIN_HOST_DEVICE int64_t tokens_in(const WindowGrid& grid, const WindowBox& box) {
+  return grid.frames * box.rows * box.columns;
+}
+
+// The place of the n-th of them, in the order of the window's tokens.
+IWIN_HOST_DEVICE TokenPlace place_in(const WindowGrid& grid, const WindowBox& box, int64_t n) {
+  TokenPlace place;
+  place.image = box.image;
+  place.frame = n / (box.rows * box.columns);
+  place.row = box.first_row + n / box.columns % box.rows * grid.groups_h;
+  place.column = box.first_column + n % box.columns * grid.groups_w;
+  place.inside = true;
+  return place;
+}
+
+// As place_of, token after token: calls visit(token, place) for every token of a window in order.
 template <typename Visit>
 inline void for_each_token(const WindowGrid& grid, int64_t window, Visit visit) {
   const int64_t in_image = window % grid.windows_per_image();

@@ -16,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include "../attention_map.h"
 #include "../interleaved_window.h"
 #include "attention_problem.h"
 #include "for_dtype.h"
@@ -30,21 +31,6 @@ namespace {
 
 constexpr int64_t kGrain = 8;
 constexpr int64_t kChunks = 512;
-
-template <typename In>
-Map<In> map_of(const at::Tensor& x) {
-  const bool clip = x.dim() == 5;
-  return {
-      static_cast<In*>(x.data_ptr()),
-      x.stride(0),
-      clip ? x.stride(1) : 0,
-      x.stride(-3),
-      x.stride(-2)};
-}
-
-at::Tensor with_channels_together(const at::Tensor& x) {
-  return x.stride(-1) == 1 || x.size(-1) == 1 ? x : x.contiguous();
-}
 
 at::Tensor padding_row(const at::Tensor& qkv, const std::optional<at::Tensor>& pad_qkv) {
   return pad_qkv.has_value() ? pad_qkv->contiguous() : at::zeros({qkv.size(-1)}, qkv.options());

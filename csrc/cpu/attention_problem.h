@@ -4,24 +4,10 @@
 
 #include <cstdint>
 
+#include "../attention_map.h"
 #include "../interleaved_window.h"
 
 namespace iwin_d2 {
-
-// A map whose channels lie together, with the strides of its other dimensions.
-template <typename In>
-struct Map {
-  In* data;
-  int64_t image;
-  int64_t frame;
-  int64_t row;
-  int64_t column;
-
-  In* at(const TokenPlace& place) const {
-    return data + place.image * image + place.frame * frame + place.row * row +
-        place.column * column;
-  }
-};
 
 // Pointers to the tokens of a window that lie in the map, one after another; returns how many.
 template <typename In>
