@@ -11,6 +11,7 @@ CXX names the compiler, a GCC; CXXFLAGS and LDFLAGS come after the flags below.
 """
 
 import contextlib
+import logging
 import os
 import re
 import shlex
@@ -28,8 +29,12 @@ CHOICES = ("auto", "cpu", "cuda", "none")
 COMPILERS = ("c++", "g++")
 # torch.ops.load_library loads the file, not Python's import: it has no use of Python's ABI.
 FILE_NAME = "_C.abi3.so"
-# Of CUDA devices: compute capability 8.0 and 9.0.
-ARCHITECTURES = (80, 90)
+# What nvcc compiles for. The last is PTX, from which the driver makes code for what comes later.
+ARCHITECTURES = (
+    ("compute_80", "sm_80"),
+    ("compute_90", "sm_90"),
+    ("compute_90", "compute_90"),
+)
 # How the outcome is told; tools/setup_venv.py reads these lines.
 BUILT = "the operators are compiled"
 WITHOUT = "no compiled operators, plain PyTorch instead"
@@ -177,6 +182,10 @@ def decide(request, found):
 
 def extension(kind, found):
     """Return the description of the extension: its sources and flags."""
+    # Kernels are compiled where there is no GPU, too: that is nothing to be warned of.
+    logging.getLogger("torch.utils.cpp_extension").addFilter(
+        lambda record: "No CUDA runtime is found" not in record.getMessage()
+    )
     from torch.utils.cpp_extension import include_paths, library_paths
 
     # PyTorch's headers are a system's: the warnings are about our own code.

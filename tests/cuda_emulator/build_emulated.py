@@ -46,24 +46,28 @@ def build(output, kernels, others=(), sanitize=False):
     Raises:
         SystemExit: it does not compile, or cannot; it says why.
     """
-    output = Path(output).resolve()
-    objects = output.parent / "objects"
-    objects.mkdir(parents=True, exist_ok=True)
-    ninja = objects / "build.ninja"
-    ninja.write_text(_ninja_file(output, objects, kernels, (*others, *EMULATOR), sanitize))
-    path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])
-    command = ["ninja", "--quiet", "-f", str(ninja)]
-    if subprocess.run(command, cwd=ROOT, env={**os.environ, "PATH": path}).returncode != 0:
-        raise SystemExit(f"error: the emulated kernels could not be compiled for {output}.")
-
-
-def _ninja_file(output, objects, kernels, others, sanitize):
     script = build_script()
     found = script.survey()
     reason = script.why_no_cpu(found)
     if reason:
         raise SystemExit(f"error: the emulated kernels cannot be compiled: {reason}.")
-    extension = script.extension("cpu", found)
+    output = Path(output).resolve()
+    objects = output.parent / "objects"
+    others = (*others, *EMULATOR)
+    with script.one_at_a_time(objects):
+        ninja = objects / "build.ninja"
+        extension = script.extension("cpu", found)
+        ninja.write_text(
+            _ninja_file(output, objects, found.compiler, extension, kernels, others, sanitize)
+        )
+        path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])
+        command = ["ninja", "--quiet", "-f", str(ninja)]
+        result = subprocess.run(command, cwd=ROOT, env={**os.environ, "PATH": path})
+    if result.returncode != 0:
+        raise SystemExit("error: the emulated kernels do not compile.")
+
+
+def _ninja_file(output, objects, compiler, extension, kernels, others, sanitize):
     common = [
         *extension.extra_compile_args["cxx"],
         "-DIWIN_D2_EMULATED",
@@ -78,19 +82,18 @@ def _ninja_file(output, objects, kernels, others, sanitize):
         *(f"-l{name}" for name in extension.libraries),
     ]
     lines = [
-        f"cxx = {found.compiler}",
+        f"builddir = {objects}",
+        f"cxx = {compiler}",
         "rule compile",
         "  command = $cxx -MMD -MF $out.d -x c++ $flags -c $in -o $out",
         "  depfile = $out.d",
         "  deps = gcc",
-        "  description = $in",
         "rule link",
         f"  command = $cxx -shared -o $out.new $in {_quoted(link)} && mv $out.new $out",
     ]
     made = []
     for files, flags in ((kernels, [*common, *special]), (others, common)):
-        for file in map(Path, files):
-            file = ROOT / file
+        for file in (ROOT / file for file in files):
             made.append(objects / ("_".join(file.relative_to(ROOT).parts) + ".o"))
             lines += [f"build {made[-1]}: compile {file}", f"  flags = {_quoted(flags)}"]
     lines.append(f"build {output}: link {' '.join(map(str, made))}")
@@ -98,7 +101,7 @@ def _ninja_file(output, objects, kernels, others, sanitize):
 
 
 def _quoted(arguments):
-    return " ".join(shlex.quote(argument) for argument in arguments).replace("$", "$$")
+    return " ".join(map(shlex.quote, arguments)).replace("$", "$$")
 
 
 def main():
