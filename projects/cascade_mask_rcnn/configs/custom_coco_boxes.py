@@ -3,8 +3,8 @@
 The overrides are those of custom_coco.py.
 """
 
+from ....configs.common.boxes_only import leave_out_masks
 from .custom_coco import dataloader, dataset, lr_multiplier, model, optimizer, train
 
-model.roi_heads.update(mask_in_features=None, mask_pooler=None, mask_heads=None)
-dataloader.train.mapper.update(use_instance_mask=False, recompute_boxes=False)
+leave_out_masks(model, dataloader)
 train.output_dir = "./output/custom_coco_boxes"

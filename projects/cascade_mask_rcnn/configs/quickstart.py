@@ -1,22 +1,7 @@
 """What `make quickstart` runs: the small cascade on generated shapes (iwin_d2/data/shapes.py)."""
 
-from .custom_coco_small import dataloader, dataset, lr_multiplier, model, optimizer, train
+from ....configs.common.quickstart import dataloader, dataset, lr_multiplier, optimizer, train
+from .custom_coco_small import model
 
-dataset.update(
-    train_json="datasets/quickstart/annotations/instances_train.json",
-    train_images="datasets/quickstart/train",
-    test_json="datasets/quickstart/annotations/instances_val.json",
-    test_images="datasets/quickstart/val",
-)
-
-# The images are generated at 160 px and taken as they are.
-dataloader.train.mapper.augmentations[1].update(short_edge_length=[160], max_size=160)
-dataloader.test.mapper.augmentations[0].update(short_edge_length=160, max_size=160)
-dataloader.train.total_batch_size = 8
 model.proposal_generator.anchor_generator.sizes = [[12], [24], [48], [96], [192]]
-
-train.seed = 1
-train.max_iter = 500
-train.eval_period = 0
-train.checkpointer.period = 250
 train.output_dir = "./output/quickstart"

@@ -1,0 +1,7 @@
+"""Cascade R-CNN, Iwin-S, 12 epochs of COCO, boxes alone (this project's own)."""
+
+from ....configs.common.boxes_only import leave_out_masks
+from .cascade_mask_rcnn_iwin_s_1x_coco import dataloader, lr_multiplier, model, optimizer, train
+
+leave_out_masks(model, dataloader)
+train.output_dir = "./output/cascade_rcnn_iwin_s_1x_coco"

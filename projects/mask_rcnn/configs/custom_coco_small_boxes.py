@@ -1,0 +1,10 @@
+"""A small Faster R-CNN from scratch, on a CPU, on data of your own in COCO format without masks.
+
+The overrides are those of custom_coco.py.
+"""
+
+from ....configs.common.boxes_only import leave_out_masks
+from .custom_coco_small import dataloader, dataset, lr_multiplier, model, optimizer, train
+
+leave_out_masks(model, dataloader)
+train.output_dir = "./output/mask_rcnn_custom_coco_small_boxes"

@@ -1,0 +1,7 @@
+"""Faster R-CNN, Iwin-T, 12 epochs of COCO, boxes alone (this project's own)."""
+
+from ....configs.common.boxes_only import leave_out_masks
+from .mask_rcnn_iwin_t_1x_coco import dataloader, lr_multiplier, model, optimizer, train
+
+leave_out_masks(model, dataloader)
+train.output_dir = "./output/faster_rcnn_iwin_t_1x_coco"
