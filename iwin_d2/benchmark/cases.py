@@ -1,24 +1,23 @@
 """What tools/benchmark.py can measure, by name."""
 
-from collections.abc import Callable
+import importlib
+from collections.abc import Callable, Iterable
+from functools import partial
 
-from .backbone import benchmark_backbone
-from .frameworks import benchmark_frameworks
-from .loading import benchmark_loading
-from .ops import benchmark_ops
-from .profile import benchmark_profile
-from .quickstart import benchmark_quickstart
-from .video import benchmark_video
+__all__ = ["CASES", "ON_GPU"]
 
-__all__ = ["CASES"]
 
-# Each takes `rounds`, of which it reports medians, and returns the lines of its tables.
-CASES: dict[str, Callable[..., list[str]]] = {
-    "ops": benchmark_ops,
-    "backbone": benchmark_backbone,
-    "video": benchmark_video,
-    "profile": benchmark_profile,
-    "quickstart": benchmark_quickstart,
-    "frameworks": benchmark_frameworks,
-    "loading": benchmark_loading,
+def _benchmark(name: str, **settings) -> Iterable[str]:
+    # Not before it is asked for: some need packages that others do without.
+    module = importlib.import_module(f"{__package__}.{name}")
+    return getattr(module, f"benchmark_{name}")(**settings)
+
+
+# Each takes `rounds`, of which it reports medians, and gives the lines of its tables, some as soon
+# as they are there.
+CASES: dict[str, Callable[..., Iterable[str]]] = {
+    name: partial(_benchmark, name)
+    for name in ("ops", "backbone", "video", "profile", "quickstart", "frameworks", "loading")
 }
+# These take a `target`, too: the processor or a GPU.
+ON_GPU = ("ops", "backbone", "video", "profile")

@@ -13,7 +13,7 @@ from .rates import time_with_rates
 from .table import against, table
 from .timing import peak_memory
 
-__all__ = ["OURS", "PUBLISHED", "Goals", "build", "compare", "count_flops"]
+__all__ = ["OURS", "PUBLISHED", "Goals", "Make", "build", "compare", "count_flops", "maps_of"]
 
 OURS = "ours"
 PUBLISHED = "published formulation"
@@ -99,21 +99,21 @@ def build(make: Make, shape: tuple[int, ...], backward: bool = False) -> Callabl
     if not backward:
         return partial(_inference, model, inputs)
     with torch.device("meta"):
-        sizes = [value.shape for value in _maps(make(), torch.empty(shape))]
+        sizes = [value.shape for value in maps_of(make()(torch.empty(shape)))]
     return partial(_training_pass, model, inputs, [torch.randn(size) for size in sizes])
 
 
-def _maps(model: nn.Module, inputs: Tensor) -> list[Tensor]:
-    maps = model(inputs)
-    return list(maps.values()) if isinstance(maps, dict) else [maps]
+def maps_of(result: Tensor | dict[str, Tensor]) -> list[Tensor]:
+    """What a model returns, as a list."""
+    return list(result.values()) if isinstance(result, dict) else [result]
 
 
 @torch.no_grad()
 def _inference(model: nn.Module, inputs: Tensor) -> list[Tensor]:
-    return _maps(model, inputs)
+    return maps_of(model(inputs))
 
 
 def _training_pass(model: nn.Module, inputs: Tensor, grads: list[Tensor]) -> list[Tensor]:
     model.zero_grad(set_to_none=True)
-    torch.autograd.backward(_maps(model, inputs), grads)
+    torch.autograd.backward(maps_of(model(inputs)), grads)
     return [parameter.grad for parameter in model.parameters()]

@@ -2,74 +2,31 @@
 
 import statistics
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
-from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from .backbone import MODELS
+from .gpu_profile import profile_training
+from .groups import group_of, order
 from .models import OURS, PUBLISHED, build
 from .table import table
+from .target import CPU, Target
 from .timing import take_turns
 
-__all__ = ["BLOCKS", "GROUPS", "OTHER", "benchmark_profile", "time_by_group"]
+__all__ = ["OTHER", "benchmark_profile", "time_by_group"]
 
-DEPTHWISE = "depthwise convolution"
-BLOCKS = "whole blocks in one operator"
 OTHER = "other: giving memory back, Python"
-_SDPA = "aten::_scaled_dot_product_flash_attention_for_cpu"
-GROUPS = {
-    "matrix products, dense convolutions": (
-        "aten::addmm",
-        "aten::mm",
-        "aten::mkldnn_convolution",
-        "aten::convolution_backward",
-        "iwin_d2::downsample",  # with its norm
-        "iwin_d2::linear",
-        "iwin_d2::linear_backward_input",
-        "iwin_d2::linear_backward_weight",
-        "iwin_d2::mlp",  # with its GELU
-        "iwin_d2::mlp_backward",
-    ),
-    "attention": (
-        "aten::bmm",
-        "aten::_softmax",
-        "aten::_softmax_backward_data",
-        _SDPA,
-        f"{_SDPA}_backward",
-        "iwin_d2::attention",
-        "iwin_d2::attention_backward",
-    ),
-    DEPTHWISE: ("iwin_d2::depthwise_conv_add", "iwin_d2::depthwise_conv_backward"),
-    "GELU": (
-        "aten::gelu",
-        "aten::gelu_backward",
-        "iwin_d2::bias_gelu",
-        "iwin_d2::bias_gelu_backward",
-    ),
-    "norms": ("aten::native_layer_norm", "aten::native_layer_norm_backward"),
-    "copies, padding": (
-        "aten::copy_",
-        "aten::constant_pad_nd",
-        "aten::cat",
-        "aten::fill_",
-        "aten::zero_",
-    ),
-    "sums, scaling": ("aten::add", "aten::add_", "aten::mul", "aten::sum"),
-    BLOCKS: ("iwin_d2::iwin_block",),
-}
-_GROUP_OF = {operator: group for group, operators in GROUPS.items() for operator in operators}
-# Where each of these has the convolution's weight among its arguments.
-_WEIGHTS = {"aten::mkldnn_convolution": 1, "aten::convolution_backward": 2}
 
 
-def benchmark_profile(rounds: int = 5) -> list[str]:
-    """Profile inference at the detector's size, and a training pass."""
-    return [
-        *_compare("inference, 1x800x1216", (1, 3, 800, 1216), False, rounds),
-        *_compare("forward + backward, 1x512x512", (1, 3, 512, 512), True, rounds),
-    ]
+def benchmark_profile(rounds: int = 5, target: Target = CPU) -> Iterator[str]:
+    """Profile inference at the detector's size, and a training pass; on a GPU, training steps."""
+    if target.is_gpu:
+        yield from profile_training(rounds, target)
+        return
+    yield from _compare("inference, 1x800x1216", (1, 3, 800, 1216), False, rounds)
+    yield from _compare("forward + backward, 1x512x512", (1, 3, 512, 512), True, rounds)
 
 
 def _compare(what: str, shape: tuple[int, ...], backward: bool, rounds: int) -> list[str]:
@@ -79,7 +36,7 @@ def _compare(what: str, shape: tuple[int, ...], backward: bool, rounds: int) -> 
     groups = {group for found in times.values() for group in found}
     rows = [
         (group, *(cell for found in times.values() for cell in _cells(found, group)))
-        for group in sorted(groups, key=_place)
+        for group in sorted(groups, key=partial(order, last=OTHER))
     ]
     return table(
         f"backbone T, {what}: where the time goes",
@@ -112,33 +69,11 @@ def _profile(run: Callable[[], object]) -> Counter[str]:
         run()
     seconds = Counter()
     for event in profiler.events():
-        seconds[_group(event)] += event.self_cpu_time_total / 1e6
+        seconds[group_of(event) or OTHER] += event.self_cpu_time_total / 1e6
     return seconds
-
-
-def _place(group: str) -> tuple[int, str]:
-    """Order as in GROUPS, then what is not in there, OTHER last."""
-    order = [*GROUPS, None, OTHER]
-    return order.index(group if group in order else None), group
 
 
 def _cells(seconds: dict[str, float], group: str) -> tuple[str, str]:
     if group not in seconds:
         return "", ""
     return f"{1000 * seconds[group]:.0f}", f"{100 * seconds[group] / sum(seconds.values()):.0f} %"
-
-
-def _group(event: FunctionEvent | None) -> str:
-    """The group of the innermost operator around an event that belongs to one.
-
-    An operator of this package that no group names is its own.
-    """
-    while event is not None and event.name not in _GROUP_OF:
-        if event.name.startswith("iwin_d2::"):
-            return event.name
-        event = event.cpu_parent
-    if event is None:
-        return OTHER
-    if event.name in _WEIGHTS and event.input_shapes[_WEIGHTS[event.name]][1] == 1:
-        return DEPTHWISE
-    return _GROUP_OF[event.name]

@@ -1,6 +1,7 @@
 """Timing alternatives in turn, so that a machine whose speed drifts treats them alike."""
 
 import multiprocessing
+import re
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -11,8 +12,11 @@ __all__ = [
     "memory_status",
     "memory_together",
     "peak_memory",
+    "runs_and_reasons",
+    "seconds",
     "take_turns",
     "time_in_turn",
+    "why_not",
 ]
 
 
@@ -33,14 +37,23 @@ def take_turns(
 
 
 def time_in_turn(
-    candidates: dict[str, Callable[[], object]], rounds: int = 7, warmup: int = 2
+    candidates: dict[str, Callable[[], object]],
+    rounds: int = 7,
+    warmup: int = 2,
+    clock: Callable[[Callable[[], object]], float] | None = None,
 ) -> dict[str, tuple[float, float]]:
     """Time each candidate once a round.
+
+    Args:
+        candidates: what to run, by name.
+        rounds: timings of each.
+        warmup: rounds before them.
+        clock: returns the seconds that running takes; `seconds` by default.
 
     Returns:
         {name: (median seconds, median over the rounds of its time / the first candidate's)}.
     """
-    timed = {name: partial(_seconds, run) for name, run in candidates.items()}
+    timed = {name: partial(clock or seconds, run) for name, run in candidates.items()}
     times = take_turns(timed, rounds, warmup)
     first = next(iter(times.values()))
     return {
@@ -52,10 +65,31 @@ def time_in_turn(
     }
 
 
-def _seconds(run: Callable[[], object]) -> float:
+def seconds(run: Callable[[], object]) -> float:
+    """Run once; return how long it took."""
     start = time.perf_counter()
     run()
     return time.perf_counter() - start
+
+
+def runs_and_reasons(
+    candidates: dict[str, Callable[[], object]],
+) -> tuple[dict[str, Callable[[], object]], dict[str, str]]:
+    """Run each once; return those that run, and why the others do not."""
+    reasons = {name: why_not(run) for name, run in candidates.items()}
+    runs = {name: run for name, run in candidates.items() if reasons[name] is None}
+    return runs, {name: reason for name, reason in reasons.items() if reason is not None}
+
+
+def why_not(run: Callable[[], object]) -> str | None:
+    """Run once; return the reason in one line where that is an error."""
+    try:
+        run()
+    except Exception as error:  # of whatever compiler
+        reason = re.search(r"FlexAttention does not[^.]*", str(error))
+        # No stroke, which would end the cell of a table.
+        return reason[0] if reason else str(error).partition("\n")[0][:100].replace("|", "/")
+    return None
 
 
 def peak_memory(build: Callable[[], Callable[[], object]]) -> float:

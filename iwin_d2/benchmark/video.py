@@ -4,15 +4,17 @@ Patches of 2x4x4, a learned time embedding, blocks whose windows hold 7 x 7 toke
 the depthwise convolution and the downsampling frame by frame, a final LayerNorm.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 from torchvision.models.video import swin3d_t
 
 from ..modeling.blocks import Downsample, IwinBlock
+from . import steps
 from .models import OURS, PUBLISHED, Goals, compare
 from .published import use_published_blocks
+from .target import CPU, Target
 
 __all__ = ["VideoStack", "benchmark_video"]
 
@@ -55,9 +57,19 @@ class VideoStack(nn.Module):
         return self.norm(x)
 
 
-def benchmark_video(rounds: int = 5) -> list[str]:
-    """Compare inference on a clip of 32 frames."""
-    return compare(
+def benchmark_video(rounds: int = 5, target: Target = CPU) -> Iterator[str]:
+    """Compare inference on a clip of 32 frames; on a GPU, training steps on eight."""
+    if target.is_gpu:
+        yield from steps.compare(
+            "video backbone T, training step, 8x32x224x224, eager",
+            MODELS,
+            (8, 3, 32, 224, 224),
+            Goals(faster={PUBLISHED: "at least 2"}),
+            rounds,
+            target,
+        )
+        return
+    yield from compare(
         "video backbone T, inference, 1x32x224x224",
         MODELS,
         (1, 3, 32, 224, 224),
