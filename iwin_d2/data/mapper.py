@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from PIL import Image
 
 from ..d2.data import DatasetMapper
+from ..d2.data.detection_utils import annotations_to_instances
 from ..errors import AugmentationError, DataError, UserError
 from .image_check import deep_image_problem, diagnose_image
 
@@ -60,6 +61,17 @@ class DetectionMapper(DatasetMapper):
         if bad:
             more = f" ({len(bad) - 1} more images like this one.)" if len(bad) > 1 else ""
             raise DataError(f"image id {bad[0][0]}: {bad[0][1]}.{more}")
+
+    def _transform_annotations(self, dataset_dict: dict, transforms, image_shape) -> None:
+        """Replace the record's annotations by `instances`."""
+        if any(not a.get("iscrowd", 0) for a in dataset_dict["annotations"]):
+            super()._transform_annotations(dataset_dict, transforms, image_shape)
+            return
+        # Detectron2's would look for masks to make boxes of, and without objects there are none.
+        del dataset_dict["annotations"]
+        dataset_dict["instances"] = annotations_to_instances(
+            [], image_shape, mask_format=self.instance_mask_format
+        )
 
     def _depth_problem(self, dataset_dict: dict) -> str | None:
         """Whether training would see only a part of the image's range, as Pillow converts it."""

@@ -191,3 +191,18 @@ def test_other_errors_name_the_image_and_keep_their_cause(image):
         mapper([Broken()])(record(image))
     assert str(image) in str(caught.value)
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+@pytest.mark.parametrize("annotations", ["none", "a crowd"])
+@pytest.mark.parametrize("mask_format", ["polygon", "bitmask"])
+def test_an_image_without_objects_is_mapped_to_no_instances(image, annotations, mask_format):
+    item = record(image)
+    if annotations == "none":
+        item["annotations"] = []
+    else:
+        item["annotations"][0]["iscrowd"] = 1
+    prepare = mapper([T.RandomFlip()], recompute_boxes=True, instance_mask_format=mask_format)
+    mapped = prepare(item)
+    assert len(mapped["instances"]) == 0 and mapped["instances"].gt_boxes.tensor.shape == (0, 4)
+    assert mapped["instances"].image_size == (20, 30)
+    assert "annotations" not in mapped and "annotations" in item

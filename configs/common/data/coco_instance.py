@@ -1,12 +1,13 @@
 """COCO instance segmentation with the published training augmentation (16 images a batch)."""
 
 from iwin_d2.d2.config import LazyCall as L
-from iwin_d2.d2.data import build_detection_test_loader, get_detection_dataset_dicts
+from iwin_d2.d2.data import build_detection_test_loader
 from iwin_d2.d2.data import transforms as T
 from iwin_d2.data.augmentations import RandomChoice
 from iwin_d2.data.coco_evaluator import CompletingCOCOEvaluator
 from iwin_d2.data.loader import build_train_loader
 from iwin_d2.data.mapper import DetectionMapper
+from iwin_d2.data.registered import load_registered
 
 _SHORT_EDGES = list(range(480, 801, 32))
 
@@ -19,7 +20,8 @@ def _resize(short_edges):
 
 dataloader = {
     "train": L(build_train_loader)(
-        dataset=L(get_detection_dataset_dicts)(names="coco_2017_train", filter_empty=True),
+        # filter_empty=False keeps images without objects: negative examples.
+        dataset=L(load_registered)(names="coco_2017_train", filter_empty=True),
         mapper=L(DetectionMapper)(
             is_train=True,
             augmentations=[
@@ -44,7 +46,7 @@ dataloader = {
         max_bad_images=0,  # how many images that cannot be read may be left out
     ),
     "test": L(build_detection_test_loader)(
-        dataset=L(get_detection_dataset_dicts)(names="coco_2017_val", filter_empty=False),
+        dataset=L(load_registered)(names="coco_2017_val", filter_empty=False),
         mapper=L(DetectionMapper)(
             is_train=False,
             augmentations=[L(T.ResizeShortestEdge)(short_edge_length=800, max_size=1333)],
@@ -54,7 +56,7 @@ dataloader = {
     ),
     # What train.val_loss_period measures: the test set with its annotations.
     "val_loss": L(build_detection_test_loader)(
-        dataset=L(get_detection_dataset_dicts)(names="${...test.dataset.names}", filter_empty=True),
+        dataset=L(load_registered)(names="${...test.dataset.names}", filter_empty=True),
         mapper=L(DetectionMapper)(
             is_train=True,
             augmentations="${...test.mapper.augmentations}",
