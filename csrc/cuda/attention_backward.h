@@ -71,24 +71,26 @@ struct Tiles {
   In* const values;
   In* const buffer;
 
-  __device__ __forceinline__ void find_queries(
+  // Writes the places of a tile of tokens that begins with `first`: as queries, as keys, and those
+  // of their gradients.
+  template <bool kQueries, bool kKeys, bool kResults>
+  __device__ __forceinline__ void find(
       const BackwardProblem<In>& problem, const Window& window, int64_t first) const {
-    const auto& grid = problem.attention.grid;
-    find_places<S::kTile>(query_places, grid, window, problem.attention.qkv, first, false);
-    find_places<S::kTile>(grad_places, grid, window, problem.grad, first, false);
-  }
-
-  __device__ __forceinline__ void find_keys(
-      const BackwardProblem<In>& problem, const Window& window, int64_t first) const {
-    const auto& grid = problem.attention.grid;
-    find_places<S::kTile>(key_places, grid, window, problem.attention.qkv, first, true);
-  }
-
-  // Where the unit's results go; `first` is its first token. The padding's keys go elsewhere.
-  __device__ __forceinline__ void find_results(
-      const BackwardProblem<In>& problem, const Window& window, int64_t first) const {
-    const auto& grid = problem.attention.grid;
-    find_places<S::kTile>(out_places, grid, window, problem.grad_qkv, first, true);
+    const auto& attention = problem.attention;
+    for_tile<S::kTile>(
+        attention.grid, window, first, [&](int n, int64_t special, const TokenPlace& place) {
+          const int64_t in_qkv = special != 0 ? special : attention.qkv.offset(place);
+          if constexpr (kQueries) {
+            query_places[n] = in_qkv;
+            grad_places[n] = special != 0 ? special : problem.grad.offset(place);
+          }
+          if constexpr (kKeys) {
+            key_places[n] = in_qkv;
+          }
+          if constexpr (kResults) {
+            out_places[n] = special != 0 ? special : problem.grad_qkv.offset(place);
+          }
+        });
   }
 
   __device__ __forceinline__ void load_queries(
@@ -153,17 +155,6 @@ struct Tiles {
   }
 };
 
-template <int kTiles>
-__device__ __forceinline__ void multiply_by(Tile (&tiles)[kTiles], float factor) {
-#pragma unroll
-  for (int n = 0; n < kTiles; n++) {
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-      tiles[n].sums[i] *= factor;
-    }
-  }
-}
-
 // A tile of queries, whose places are found: writes their gradients, and their facts to shared
 // memory. Begins with the barrier after the places were written; after it, the facts need another.
 template <typename In, int kHeadDim>
@@ -171,7 +162,7 @@ __device__ __forceinline__ void by_queries(
     const BackwardProblem<In>& problem, const Window& window, const Tiles<In, kHeadDim>& shared) {
   using S = Sizes<In, kHeadDim>;
   const int first_row = threadIdx.x / kWarp * 16;
-  const float scale = problem.attention.scale;
+  const float scale = problem.attention.scale * kLog2E;
   const int64_t key_tiles = (window.keys() + S::kTile - 1) / S::kTile;
   Tile weights[S::kTile / 8], dots[S::kTile / 8];
 
@@ -192,7 +183,7 @@ __device__ __forceinline__ void by_queries(
   };
   const auto next_keys = [&](int64_t key_tile) {
     __syncthreads();  // the last ones have been read
-    shared.find_keys(problem, window, key_tile * S::kTile);
+    shared.template find<false, true, false>(problem, window, key_tile * S::kTile);
   };
 
   Softmax softmax;
@@ -239,7 +230,7 @@ __device__ __forceinline__ void by_queries(
     }
     multiply_tiles<In, kHeadDim, S::kTile>(result, weights, shared.keys);
   }
-  multiply_by(result, scale);
+  multiply_by(result, {problem.attention.scale, problem.attention.scale});
   shared.store(problem, window, kQuery, result);
 
   if (threadIdx.x % 4 == 0) {
@@ -255,6 +246,7 @@ __device__ __forceinline__ void by_queries(
 }
 
 // Adds what one tile of queries, with its facts, gives to the gradients of the warp's 16 keys.
+// `scale` has kLog2E in it; `count` is the logit of the padding's count.
 template <typename In, int kHeadDim>
 __device__ __forceinline__ void add_to_keys(
     Tile (&grad_keys)[kHeadDim / 8],
@@ -282,7 +274,7 @@ __device__ __forceinline__ void add_to_keys(
     for (int i = 0; i < 4; i++) {
       const int query = n * 8 + Tile::column(i);
       const float logit = weights[n].sums[i] * scale + more[i / 2];
-      const float weight = exponential(logit - shared.facts[kBase * S::kTile + query]) *
+      const float weight = exp2_fast(logit - shared.facts[kBase * S::kTile + query]) *
           shared.facts[kInverse * S::kTile + query];
       weights[n].sums[i] = weight;
       dots[n].sums[i] = weight * (dots[n].sums[i] - shared.facts[kDelta * S::kTile + query]);
@@ -300,7 +292,7 @@ __device__ __forceinline__ void store_keys(
     const Tiles<In, kHeadDim>& shared,
     Tile (&grad_keys)[kHeadDim / 8],
     const Tile (&grad_values)[kHeadDim / 8]) {
-  multiply_by(grad_keys, problem.attention.scale);
+  multiply_by(grad_keys, {problem.attention.scale, problem.attention.scale});
   shared.store(problem, window, kKey, grad_keys);
   shared.store(problem, window, kValue, grad_values);
   shared.store_padding(problem, window, kKey, grad_keys);
@@ -310,15 +302,13 @@ __device__ __forceinline__ void store_keys(
 // Windows of one tile of keys, the padding's included: everything at once. A unit is a window's head.
 template <typename In, int kHeadDim>
 __global__ void __launch_bounds__(Sizes<In, kHeadDim>::kThreads)
-    attend_backward(BackwardProblem<In> problem, int64_t units) {
+    attend_backward(BackwardProblem<In> problem, Units units) {
   IWIN_SHARED(memory);
   const Tiles<In, kHeadDim> shared(memory);
-  for (int64_t unit = blockIdx.x; unit < units; unit += gridDim.x) {
-    const Window window = window_of(problem.attention, unit, 1);
+  for (int64_t unit = blockIdx.x; unit < units.count; unit += gridDim.x) {
+    const Window window = window_of(problem.attention.grid, units, unit);
     __syncthreads();  // the last unit is done
-    shared.find_queries(problem, window, 0);
-    shared.find_keys(problem, window, 0);
-    shared.find_results(problem, window, 0);
+    shared.template find<true, true, true>(problem, window, 0);
     by_queries(problem, window, shared);
     __syncthreads();  // the facts are written
     Tile grad_keys[kHeadDim / 8], grad_values[kHeadDim / 8];
@@ -328,29 +318,28 @@ __global__ void __launch_bounds__(Sizes<In, kHeadDim>::kThreads)
         grad_keys,
         grad_values,
         shared,
-        problem.attention.scale,
-        logf(static_cast<float>(window.padding)));
+        problem.attention.scale * kLog2E,
+        logit_of_count(window.padding));
     store_keys(problem, window, shared, grad_keys, grad_values);
   }
 }
 
-// A unit is a tile of a window's queries for one head; `tiles` per window at most.
+// A unit is a tile of a window's queries for one head.
 template <typename In, int kHeadDim>
 __global__ void __launch_bounds__(Sizes<In, kHeadDim>::kThreads)
-    attend_backward_queries(BackwardProblem<In> problem, int64_t tiles, int64_t units) {
+    attend_backward_queries(BackwardProblem<In> problem, Units units) {
   using S = Sizes<In, kHeadDim>;
   IWIN_SHARED(memory);
   const Tiles<In, kHeadDim> shared(memory);
-  for (int64_t unit = blockIdx.x; unit < units; unit += gridDim.x) {
-    const Window window = window_of(problem.attention, unit, tiles);
+  for (int64_t unit = blockIdx.x; unit < units.count; unit += gridDim.x) {
+    const Window window = window_of(problem.attention.grid, units, unit);
     const int64_t first = window.tile * S::kTile;
     if (first >= window.tokens) {
       continue;
     }
     __syncthreads();  // the last unit is done
-    shared.find_queries(problem, window, first);
-    shared.find_keys(problem, window, 0);
-    shared.find_results(problem, window, first);
+    shared.template find<true, false, true>(problem, window, first);
+    shared.template find<false, true, false>(problem, window, 0);
     by_queries(problem, window, shared);
     __syncthreads();  // the facts are written
     for (int n = threadIdx.x; n < kFacts * S::kTile; n += S::kThreads) {
@@ -362,27 +351,27 @@ __global__ void __launch_bounds__(Sizes<In, kHeadDim>::kThreads)
 // A unit is a tile of a window's keys, the padding's included, for one head.
 template <typename In, int kHeadDim>
 __global__ void __launch_bounds__(Sizes<In, kHeadDim>::kThreads)
-    attend_backward_keys(BackwardProblem<In> problem, int64_t tiles, int64_t units) {
+    attend_backward_keys(BackwardProblem<In> problem, Units units) {
   using S = Sizes<In, kHeadDim>;
   IWIN_SHARED(memory);
   const Tiles<In, kHeadDim> shared(memory);
-  for (int64_t unit = blockIdx.x; unit < units; unit += gridDim.x) {
-    const Window window = window_of(problem.attention, unit, tiles);
+  const float scale = problem.attention.scale * kLog2E;
+  for (int64_t unit = blockIdx.x; unit < units.count; unit += gridDim.x) {
+    const Window window = window_of(problem.attention.grid, units, unit);
     const int64_t first_key = window.tile * S::kTile;
     if (first_key >= window.keys()) {
       continue;
     }
-    const float count = logf(static_cast<float>(window.padding));
+    const float count = logit_of_count(window.padding);
     Tile grad_keys[kHeadDim / 8], grad_values[kHeadDim / 8];
     clear(grad_keys);
     clear(grad_values);
     for (int64_t tile = 0; tile * S::kTile < window.tokens; tile++) {
       __syncthreads();  // the last unit, or the last tile of queries, is done
       if (tile == 0) {
-        shared.find_keys(problem, window, first_key);
-        shared.find_results(problem, window, first_key);
+        shared.template find<false, true, true>(problem, window, first_key);
       }
-      shared.find_queries(problem, window, tile * S::kTile);
+      shared.template find<true, false, false>(problem, window, tile * S::kTile);
       __syncthreads();  // the places are written
       if (tile == 0) {
         shared.load_keys(problem, window);
@@ -395,7 +384,7 @@ __global__ void __launch_bounds__(Sizes<In, kHeadDim>::kThreads)
       }
       wait_for_copies();
       __syncthreads();
-      add_to_keys(grad_keys, grad_values, shared, problem.attention.scale, count);
+      add_to_keys(grad_keys, grad_values, shared, scale, count);
     }
     store_keys(problem, window, shared, grad_keys, grad_values);
   }

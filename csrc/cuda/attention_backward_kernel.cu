@@ -19,18 +19,17 @@ void compute_gradients(BackwardProblem<In> problem, const at::Tensor& qkv) {
   static_assert(kShared <= kMostShared);
   const WindowGrid& grid = problem.attention.grid;
   const int64_t tiles = tiles_of(most_keys(grid), S::kTile);
-  const int64_t units = grid.windows() * problem.attention.num_heads * tiles;
-  const unsigned blocks = blocks_for(units);
+  const Units units(grid, problem.attention.num_heads, tiles);
+  const unsigned blocks = blocks_for(units.count);
   if (tiles == 1) {
     launch(attend_backward<In, kHeadDim>, blocks, S::kThreads, kShared, problem, units);
     return;
   }
   const at::Tensor facts =
-      at::empty({units, kFacts, S::kTile}, qkv.options().dtype(at::kFloat));
+      at::empty({units.count, kFacts, S::kTile}, qkv.options().dtype(at::kFloat));
   problem.facts = facts.mutable_data_ptr<float>();
-  launch(
-      attend_backward_queries<In, kHeadDim>, blocks, S::kThreads, kShared, problem, tiles, units);
-  launch(attend_backward_keys<In, kHeadDim>, blocks, S::kThreads, kShared, problem, tiles, units);
+  launch(attend_backward_queries<In, kHeadDim>, blocks, S::kThreads, kShared, problem, units);
+  launch(attend_backward_keys<In, kHeadDim>, blocks, S::kThreads, kShared, problem, units);
 }
 
 std::tuple<at::Tensor, at::Tensor> attention_backward_cuda(

@@ -26,22 +26,23 @@ constexpr size_t shared_for_attend() {
   return 3 * S::kTile * sizeof(int64_t) + 3 * S::kMatrix * sizeof(In);
 }
 
-// `tiles` of queries per window at most; `out` is contiguous.
+// `out` is contiguous.
 template <typename In, int kHeadDim>
 __global__ void __launch_bounds__(Sizes<In, kHeadDim>::kThreads)
-    attend(Problem<In> problem, Map<In> out, int64_t tiles, int64_t units) {
+    attend(Problem<In> problem, Map<In> out, Units units) {
   using S = Sizes<In, kHeadDim>;
   IWIN_SHARED(shared);
   int64_t* query_places = reinterpret_cast<int64_t*>(shared);
   int64_t* out_places = query_places + S::kTile;
-  int64_t* key_places = out_places + S::kTile;
-  In* queries = reinterpret_cast<In*>(key_places + S::kTile);
+  int64_t* other_places = out_places + S::kTile;
+  In* queries = reinterpret_cast<In*>(other_places + S::kTile);
   In* keys = queries + S::kMatrix;
   In* values = keys + S::kMatrix;
   const int first_row = threadIdx.x / kWarp * 16;
+  const float scale = problem.scale * kLog2E;
 
-  for (int64_t unit = blockIdx.x; unit < units; unit += gridDim.x) {
-    const Window window = window_of(problem, unit, tiles);
+  for (int64_t unit = blockIdx.x; unit < units.count; unit += gridDim.x) {
+    const Window window = window_of(problem.grid, units, unit);
     const int64_t first_query = window.tile * S::kTile;
     if (first_query >= window.tokens) {
       continue;
@@ -50,17 +51,33 @@ __global__ void __launch_bounds__(Sizes<In, kHeadDim>::kThreads)
     Tile result[kHeadDim / 8];
     clear(result);
     for (int64_t first_key = 0; first_key < window.keys(); first_key += S::kTile) {
+      // The queries' own tile, whose places are known.
+      const bool own = first_key == first_query;
       __syncthreads();  // B0
       if (first_key == 0) {
-        find_places<S::kTile>(
-            query_places, problem.grid, window, problem.qkv, first_query, false);
-        find_places<S::kTile>(out_places, problem.grid, window, out, first_query, false);
+        for_tile<S::kTile>(
+            problem.grid,
+            window,
+            first_query,
+            [&](int n, int64_t special, const TokenPlace& place) {
+              query_places[n] = special != 0 ? special : problem.qkv.offset(place);
+              out_places[n] = special != 0 ? special : out.offset(place);
+            });
       }
-      find_places<S::kTile>(key_places, problem.grid, window, problem.qkv, first_key, true);
+      if (!own) {
+        for_tile<S::kTile>(
+            problem.grid,
+            window,
+            first_key,
+            [&](int n, int64_t special, const TokenPlace& place) {
+              other_places[n] = special != 0 ? special : problem.qkv.offset(place);
+            });
+      }
       __syncthreads();  // B1
       if (first_key == 0) {
         load_part<In, kHeadDim>(queries, problem, window, kQuery, query_places);
       }
+      const int64_t* key_places = own ? query_places : other_places;
       load_part<In, kHeadDim>(keys, problem, window, kKey, key_places);
       load_part<In, kHeadDim>(values, problem, window, kValue, key_places);
       wait_for_copies();
@@ -69,26 +86,13 @@ __global__ void __launch_bounds__(Sizes<In, kHeadDim>::kThreads)
       Tile weights[S::kTile / 8];
       clear(weights);
       multiply_rows<In, S::kTile, kHeadDim>(weights, queries, first_row, keys);
-      mask_keys<S::kTile>(weights, window, first_key, problem.scale);
+      mask_keys<S::kTile>(weights, window, first_key, scale);
       float rescale[2];
       softmax.weigh(weights, rescale);
-#pragma unroll
-      for (int n = 0; n < kHeadDim / 8; n++) {
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-          result[n].sums[i] *= rescale[i / 2];
-        }
-      }
+      multiply_by(result, rescale);
       multiply_tiles<In, kHeadDim, S::kTile>(result, weights, values);
     }
-    const float inverse[2] = {softmax.inverse(0), softmax.inverse(1)};
-#pragma unroll
-    for (int n = 0; n < kHeadDim / 8; n++) {
-#pragma unroll
-      for (int i = 0; i < 4; i++) {
-        result[n].sums[i] *= inverse[i / 2];
-      }
-    }
+    multiply_by(result, {softmax.inverse(0), softmax.inverse(1)});
     store_rows<In, kHeadDim>(
         out.data + window.head * problem.head_dim, result, queries, out_places, problem.head_dim);
   }

@@ -30,16 +30,14 @@ at::Tensor attention_cuda(
     const auto problem = problem_of<In>(grid, qkv, num_heads, padding, scale);
     for_head_dim(problem.head_dim, [&](auto head_dim) {
       using S = Sizes<In, head_dim()>;
-      const int64_t tiles = tiles_of(most_tokens(grid), S::kTile);
-      const int64_t units = grid.windows() * num_heads * tiles;
+      const Units units(grid, num_heads, tiles_of(most_tokens(grid), S::kTile));
       launch(
           attend<In, head_dim()>,
-          blocks_for(units),
+          blocks_for(units.count),
           S::kThreads,
           shared_for_attend<In, head_dim()>(),
           problem,
           map_of<In>(out),
-          tiles,
           units);
     });
   });

@@ -8,6 +8,7 @@
 #include <type_traits>
 
 #include "../attention.h"
+#include "../checks.h"
 #include "attention_tile.h"
 
 namespace iwin_d2 {
@@ -56,6 +57,12 @@ Problem<In> problem_of(
     int64_t num_heads,
     const std::optional<at::Tensor>& padding,
     double scale) {
+  TORCH_CHECK_VALUE(
+      grid.tokens_per_window() < kLimit,
+      "expected windows of fewer than ",
+      kLimit,
+      " tokens in all frames, got ",
+      grid.tokens_per_window());
   Problem<In> problem;
   problem.grid = grid;
   problem.num_heads = num_heads;
@@ -75,7 +82,7 @@ inline std::optional<at::Tensor> contiguous(const std::optional<at::Tensor>& x) 
 
 // The most tokens in the map that a window has: the first window has them.
 inline int64_t most_tokens(const WindowGrid& grid) {
-  return tokens_in(grid, box_of(grid, 0));
+  return tokens_in(grid, box_at(grid, 0, 0, 0));
 }
 
 // The most keys of a window, the padding's being one.

@@ -6,6 +6,7 @@
 
 #include "../attention_map.h"
 #include "../interleaved_window.h"
+#include "divider.h"
 #include "matrix.h"
 
 namespace iwin_d2 {
@@ -36,6 +37,22 @@ struct Sizes {
   static constexpr int kChunksPerRow = kHeadDim / kChunk;
 };
 
+// Units of work in order: all tiles of a head, all heads of a window, all windows.
+struct Units {
+  int64_t count;
+  Divider tiles;  // of a window's tokens, at most
+  Divider heads;
+  Divider columns;  // of windows in an image
+  Divider rows;
+
+  Units(const WindowGrid& grid, int64_t num_heads, int64_t tiles)
+      : count(grid.windows() * num_heads * tiles),
+        tiles(tiles),
+        heads(num_heads),
+        columns(grid.groups_w),
+        rows(grid.groups_h) {}
+};
+
 // A window as a unit of work sees it.
 struct Window {
   int64_t index;
@@ -49,16 +66,17 @@ struct Window {
   __device__ __forceinline__ int64_t keys() const { return tokens + (padding > 0 ? 1 : 0); }
 };
 
-template <typename In>
-__device__ __forceinline__ Window window_of(
-    const Problem<In>& problem, int64_t unit, int64_t tiles) {
+__device__ __forceinline__ Window
+window_of(const WindowGrid& grid, const Units& units, int64_t unit) {
   Window window;
-  window.tile = unit % tiles;
-  window.head = unit / tiles % problem.num_heads;
-  window.index = unit / tiles / problem.num_heads;
-  window.box = box_of(problem.grid, window.index);
-  window.tokens = tokens_in(problem.grid, window.box);
-  window.padding = problem.grid.tokens_per_window() - window.tokens;
+  window.tile = units.tiles.divide(unit);
+  window.head = units.heads.divide(unit);
+  window.index = unit;
+  const int64_t column = units.columns.divide(unit);
+  const int64_t row = units.rows.divide(unit);
+  window.box = box_at(grid, unit, row, column);
+  window.tokens = tokens_in(grid, window.box);
+  window.padding = grid.tokens_per_window() - window.tokens;
   return window;
 }
 
@@ -66,23 +84,18 @@ __device__ __forceinline__ Window window_of(
 constexpr int64_t kNothing = -1;
 constexpr int64_t kPadding = -2;
 
-// Thread n writes the place of token first + n.
-template <int kTile, typename In>
-__device__ __forceinline__ void find_places(
-    int64_t* places,
-    const WindowGrid& grid,
-    const Window& window,
-    const Map<In>& map,
-    int64_t first,
-    bool with_padding) {
+// Calls visit(n, special, place) for the tokens of a tile that begins with `first`, each in another
+// thread: `special` is 0 for those in the map, which have a place there, or says what it is instead.
+template <int kTile, typename Visit>
+__device__ __forceinline__ void for_tile(
+    const WindowGrid& grid, const Window& window, int64_t first, const Visit& visit) {
   for (int n = threadIdx.x; n < kTile; n += blockDim.x) {
     const int64_t token = first + n;
-    int64_t place = with_padding && token == window.tokens && window.padding > 0 ? kPadding
-                                                                                 : kNothing;
     if (token < window.tokens) {
-      place = map.offset(place_in(grid, window.box, token));
+      visit(n, int64_t{0}, place_in(grid, window.box, static_cast<uint32_t>(token)));
+    } else {
+      visit(n, token < window.keys() ? kPadding : kNothing, TokenPlace{});
     }
-    places[n] = place;
   }
 }
 
@@ -126,10 +139,12 @@ template <typename In, int kHeadDim>
 __device__ __forceinline__ void load_part(
     In* tile, const Problem<In>& problem, const Window& window, Part part, const int64_t* places) {
   const int64_t first = part * problem.channels + window.head * problem.head_dim;
+  // The padding's query is nobody's.
+  const bool with_padding = problem.padding != nullptr && part != kQuery;
   load_tile<In, kHeadDim>(
       tile,
       problem.qkv.data + first,
-      problem.padding == nullptr ? nullptr : problem.padding + first,
+      with_padding ? problem.padding + first : nullptr,
       places,
       problem.head_dim,
       problem.in_chunks);
@@ -176,12 +191,6 @@ __device__ __forceinline__ void store_rows(
   }
 }
 
-// e to the power of x.
-__device__ __forceinline__ float exponential(float x) {
-  constexpr float kLog2E = 1.4426950408889634f;
-  return exp2f(x * kLog2E);
-}
-
 // How many tokens of a tile that begins with `first` are among the first `count` of the window.
 template <int kTile>
 __device__ __forceinline__ int tile_part(int64_t count, int64_t first) {
@@ -189,14 +198,23 @@ __device__ __forceinline__ int tile_part(int64_t count, int64_t first) {
   return left < kTile ? static_cast<int>(left) : kTile;
 }
 
-// Logits of 16 queries, as rows, and a tile of keys, made from their products: those of keys that
-// are not there are -inf, and that of the padding's key counts as often as there are tokens of it.
+// Softmax is made of powers of two: logits are multiplied by this beforehand.
+constexpr float kLog2E = 1.4426950408889634f;
+
+// The logit that makes one key count as so many.
+__device__ __forceinline__ float logit_of_count(int64_t count) {
+  return log2f(static_cast<float>(count));
+}
+
+// Logits of 16 queries, as rows, and a tile of keys, made from their products and a scale that
+// has kLog2E in it: those of keys that are not there are -inf, and that of the padding's key counts
+// as often as there are tokens of it.
 template <int kTile>
 __device__ __forceinline__ void mask_keys(
     Tile (&logits)[kTile / 8], const Window& window, int64_t first_key, float scale) {
   const int inside = tile_part<kTile>(window.tokens, first_key);
   const int there = tile_part<kTile>(window.keys(), first_key);
-  const float count = logf(static_cast<float>(window.padding));
+  const float count = logit_of_count(window.padding);
 #pragma unroll
   for (int n = 0; n < kTile / 8; n++) {
 #pragma unroll
@@ -218,6 +236,18 @@ __device__ __forceinline__ void clear(Tile (&tiles)[kTiles]) {
 #pragma unroll
     for (int i = 0; i < 4; i++) {
       tiles[n].sums[i] = 0;
+    }
+  }
+}
+
+// Multiplies each of a lane's two rows with a factor of its own.
+template <int kTiles>
+__device__ __forceinline__ void multiply_by(Tile (&tiles)[kTiles], const float (&factors)[2]) {
+#pragma unroll
+  for (int n = 0; n < kTiles; n++) {
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+      tiles[n].sums[i] *= factors[i / 2];
     }
   }
 }
@@ -245,14 +275,14 @@ struct Softmax {
       }
       const float before = largest[row];
       largest[row] = max_of_lanes<4>(most);
-      rescale[row] = exponential(before - base(row));
+      rescale[row] = exp2_fast(before - base(row));
       total[row] *= rescale[row];
 #pragma unroll
       for (int n = 0; n < kTiles; n++) {
 #pragma unroll
         for (int i = 2 * row; i < 2 * row + 2; i++) {
           // The difference first: it is exact for the largest, however large that is.
-          logits[n].sums[i] = exponential(logits[n].sums[i] - base(row));
+          logits[n].sums[i] = exp2_fast(logits[n].sums[i] - base(row));
           total[row] += logits[n].sums[i];
         }
       }
@@ -266,7 +296,7 @@ struct Softmax {
     for (int n = 0; n < kTiles; n++) {
 #pragma unroll
       for (int i = 0; i < 4; i++) {
-        logits[n].sums[i] = exponential(logits[n].sums[i] - base(i / 2));
+        logits[n].sums[i] = exp2_fast(logits[n].sums[i] - base(i / 2));
       }
     }
   }

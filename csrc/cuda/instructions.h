@@ -19,6 +19,10 @@ inline void wait_for_copies() {
   emulator::wait_for_copies();
 }
 
+inline float exp2_fast(float x) {
+  return exp2f(x);
+}
+
 template <bool kTransposed>
 void load_matrices(uint32_t (&parts)[4], const void* row) {
   emulator::load_matrix_x4(parts, row, kTransposed);
@@ -60,6 +64,13 @@ __device__ __forceinline__ void copy_chunk_async(void* to, const void* from) {
 // Returns when this thread's copies are done; others see them after a barrier.
 __device__ __forceinline__ void wait_for_copies() {
   asm volatile("cp.async.wait_all;" ::: "memory");
+}
+
+// 2 to the power of x, with a relative error of 2^-22; 0 below 2^-126.
+__device__ __forceinline__ float exp2_fast(float x) {
+  float power;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));
+  return power;
 }
 
 // Four 8 x 8 matrices of 16-bit numbers. Lane l gives the address of row l % 8 of matrix l / 8, in
