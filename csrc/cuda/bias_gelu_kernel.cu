@@ -54,28 +54,35 @@ __device__ __forceinline__ float gelu_grad(float x) {
 // The rows of a matrix, cut into ranges.
 struct Rows {
   int64_t rows;
-  int64_t ranges;
+  int64_t of_range;  // the last one may have fewer
 
-  __host__ __device__ __forceinline__ int64_t begin(int64_t range) const {
-    return rows * range / ranges;
+  int64_t ranges() const { return divide_up(rows, of_range); }
+
+  __device__ __forceinline__ int64_t begin(int64_t range) const { return range * of_range; }
+
+  __device__ __forceinline__ int64_t end(int64_t range) const {
+    const int64_t next = begin(range + 1);
+    return next < rows ? next : rows;
   }
 };
 
 template <typename T, int N>
-__global__ void __launch_bounds__(kThreads) bias_gelu(
+__global__ void __launch_bounds__(kThreads, 4) bias_gelu(
     const T* __restrict__ x,
     const T* __restrict__ bias,
     T* __restrict__ out,
     Rows rows,
-    Tiling tiling) {
+    Tiling tiling,
+    int64_t items) {
   const int64_t channels = tiling.units * N;
-  for (int64_t item = blockIdx.x; item < rows.ranges * tiling.tiles; item += gridDim.x) {
+  for (int64_t item = blockIdx.x; item < items; item += gridDim.x) {
     const Seat seat = Seat::of_this_thread(tiling, item % tiling.tiles);
     if (!seat.taken) {
       continue;
     }
-    const int64_t end = rows.begin(item / tiling.tiles + 1);
-    int64_t row = rows.begin(item / tiling.tiles) + seat.place;
+    const int64_t range = item / tiling.tiles;
+    const int64_t end = rows.end(range);
+    int64_t row = rows.begin(range) + seat.place;
     float b[N];
     load_floats(bias + seat.unit * N, b);
     for (; row < end; row += kInFlight * tiling.places) {
@@ -106,20 +113,21 @@ __global__ void __launch_bounds__(kThreads) bias_gelu(
 
 // `slices` is the scratch memory of column_sums.h: a row range is a slice.
 template <typename T, int N>
-__global__ void __launch_bounds__(kThreads) bias_gelu_backward(
+__global__ void __launch_bounds__(kThreads, 3) bias_gelu_backward(
     const T* __restrict__ grad,
     const T* __restrict__ x,
     const T* __restrict__ bias,
     T* __restrict__ grad_x,
     float* __restrict__ slices,
     Rows rows,
-    Tiling tiling) {
+    Tiling tiling,
+    int64_t items) {
   const int64_t channels = tiling.units * N;
-  for (int64_t item = blockIdx.x; item < rows.ranges * tiling.tiles; item += gridDim.x) {
+  for (int64_t item = blockIdx.x; item < items; item += gridDim.x) {
     const int64_t tile = item % tiling.tiles;
     const int64_t range = item / tiling.tiles;
     const Seat seat = Seat::of_this_thread(tiling, tile);
-    const int64_t end = seat.taken ? rows.begin(range + 1) : 0;
+    const int64_t end = seat.taken ? rows.end(range) : 0;
     int64_t row = rows.begin(range) + seat.place;
     float sums[N] = {};
     float b[N] = {};
@@ -179,17 +187,19 @@ at::Tensor bias_gelu_cuda(const at::Tensor& x_in, const at::Tensor& bias_in) {
     T* to = out.mutable_data_ptr<T>();
     for_numbers_at_once<T, kAtOnce<T>>(channels, {from, from_bias, to}, [&](auto n) {
       const Tiling tiling = Tiling::make(channels / n(), rows);
-      const int64_t ranges = divide_up(rows, kRowsForward * tiling.places);
+      const Rows parts{rows, int64_t{kRowsForward} * tiling.places};
+      const int64_t items = parts.ranges() * tiling.tiles;
       launch(
           bias_gelu<T, n()>,
-          blocks_for(ranges * tiling.tiles),
+          blocks_for(items),
           tiling.threads(),
           0,
           from,
           from_bias,
           to,
-          Rows{rows, ranges},
-          tiling);
+          parts,
+          tiling,
+          items);
     });
   });
   return out;
@@ -219,13 +229,15 @@ std::tuple<at::Tensor, at::Tensor> bias_gelu_backward_cuda(
     T* to_bias = grad_bias.mutable_data_ptr<T>();
     for_numbers_at_once<T, kAtOnce<T>>(channels, {from_grad, from, from_bias, to}, [&](auto n) {
       const Tiling tiling = Tiling::make(channels / n(), rows);
-      const int64_t number = slices_for(
-          divide_up(rows, kRowsBackward * tiling.places), tiling.tiles, kMostBlocks);
-      at::Tensor slices = at::empty({number, channels}, x.options().dtype(at::kFloat));
+      const Rows parts{
+          rows,
+          part_of_slice(rows, int64_t{kRowsBackward} * tiling.places, tiling.tiles, kMostBlocks)};
+      const int64_t items = parts.ranges() * tiling.tiles;
+      at::Tensor slices = at::empty({parts.ranges(), channels}, x.options().dtype(at::kFloat));
       float* scratch = slices.mutable_data_ptr<float>();
       launch(
           bias_gelu_backward<T, n()>,
-          blocks_for(number * tiling.tiles),
+          blocks_for(items),
           tiling.threads(),
           shared_for_slice<n()>(tiling),
           from_grad,
@@ -233,10 +245,11 @@ std::tuple<at::Tensor, at::Tensor> bias_gelu_backward_cuda(
           from_bias,
           to,
           scratch,
-          Rows{rows, number},
-          tiling);
+          parts,
+          tiling,
+          items);
       launch_sum_slices(
-          scratch, number, SumsOfUnits<T>{tiling.units, n(), n(), to_bias, nullptr});
+          scratch, parts.ranges(), SumsOfUnits<T>{tiling.units, n(), n(), to_bias, nullptr});
     });
   });
   return {grad_x, grad_bias};

@@ -3,16 +3,23 @@
 // `for_numbers_at_once` sees to; with N = 1 every tensor will do.
 #pragma once
 
+#include <cstring>
 #include <initializer_list>
 
-#include "device.h"
+#include "instructions.h"
 
 namespace iwin_d2 {
 
+// As they lie in memory, in words: of smaller parts the compiler would move each by itself.
 template <typename T, int N>
 struct alignas(N * sizeof(T)) Numbers {
-  static_assert(N * sizeof(T) <= 16, "a thread reads at most 16 bytes at once");
-  T values[N];
+  static_assert(N * sizeof(T) == 8 || N * sizeof(T) == 16);
+  uint32_t words[N * sizeof(T) / 4];
+};
+
+template <typename T>
+struct Numbers<T, 1> {
+  T value;
 };
 
 template <int N, typename T>
@@ -22,9 +29,21 @@ __device__ __forceinline__ Numbers<T, N> load_numbers(const T* from) {
 
 template <typename T, int N>
 __device__ __forceinline__ void to_floats(const Numbers<T, N>& numbers, float (&to)[N]) {
+  if constexpr (N == 1) {
+    to[0] = static_cast<float>(numbers.value);
+  } else if constexpr (std::is_same_v<T, float>) {
+    memcpy(to, numbers.words, sizeof(to));
+  } else {
 #pragma unroll
-  for (int i = 0; i < N; i++) {
-    to[i] = static_cast<float>(numbers.values[i]);
+    for (int i = 0; i < N; i++) {
+      const uint32_t word = numbers.words[i / 2];
+      if constexpr (std::is_same_v<T, c10::BFloat16>) {  // the upper half of a float
+        const uint32_t bits = i % 2 == 0 ? word << 16 : word & 0xffff0000u;
+        memcpy(&to[i], &bits, sizeof(bits));
+      } else {
+        to[i] = T(static_cast<uint16_t>(word >> i % 2 * 16), T::from_bits());
+      }
+    }
   }
 }
 
@@ -33,15 +52,31 @@ __device__ __forceinline__ void load_floats(const T* from, float (&to)[N]) {
   to_floats(load_numbers<N>(from), to);
 }
 
-// Rounds to the nearest number of type T.
+// Rounds to the nearest number of type T. It is written as one integer: of a struct the compiler
+// would make several.
 template <typename T, int N>
 __device__ __forceinline__ void store_floats(T* to, const float (&from)[N]) {
-  Numbers<T, N> numbers;
+  if constexpr (N == 1) {
+    *to = static_cast<T>(from[0]);
+  } else {
+    uint32_t words[N * sizeof(T) / 4];
+    if constexpr (sizeof(T) == 4) {
+      memcpy(words, from, sizeof(words));
+    } else {
 #pragma unroll
-  for (int i = 0; i < N; i++) {
-    numbers.values[i] = static_cast<T>(from[i]);
+      for (int i = 0; i < N / 2; i++) {
+        words[i] = pack<T>(from[2 * i], from[2 * i + 1]);
+      }
+    }
+    if constexpr (sizeof(words) == 16) {
+      using Word = unsigned __int128;
+      *reinterpret_cast<Word*>(to) = static_cast<Word>(words[3]) << 96 |
+          static_cast<Word>(words[2]) << 64 | static_cast<uint64_t>(words[1]) << 32 | words[0];
+    } else {
+      static_assert(sizeof(words) == 8);
+      *reinterpret_cast<uint64_t*>(to) = static_cast<uint64_t>(words[1]) << 32 | words[0];
+    }
   }
-  *reinterpret_cast<Numbers<T, N>*>(to) = numbers;
 }
 
 // Calls run(constant) with N where rows of so many channels at these addresses can be read N
