@@ -4,7 +4,15 @@ import torch
 
 train = {
     "output_dir": "./output",
-    "init_checkpoint": "",
+    "init_checkpoint": "",  # a file, an address or a published name
+    # What may be done where that is not simply the model's own: docs/checkpoints.md.
+    "init_options": {
+        "part": "all",
+        "classes": "same",
+        "leave_out": [],
+        "num_heads": None,
+        "channels": "same",
+    },
     "max_iter": 90000,
     "amp": {"enabled": False, "dtype": None},  # float16 or bfloat16; None: float16 on CUDA
     "ddp": {

@@ -1,5 +1,8 @@
-"""Checkpoints: written whole, read with care."""
+"""Checkpoints: written whole, read with care, published ones taken as they are."""
 
 from .checkpointer import Checkpointer
+from .options import LoadOptions
+from .pretrained import convert_checkpoint, load_pretrained
+from .report import Report
 
-__all__ = ["Checkpointer"]
+__all__ = ["Checkpointer", "LoadOptions", "Report", "convert_checkpoint", "load_pretrained"]

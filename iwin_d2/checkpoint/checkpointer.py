@@ -3,19 +3,25 @@
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..d2.checkpoint import DetectionCheckpointer
 from ..d2.framework import USE_DETECTRON2
 from ..errors import CheckpointError
 from ..files import atomic_write
+from .download import locate
+from .misfits import some
+from .options import LoadOptions
+from .pretrained import load_weights
 from .reading import UnreadableCheckpointError, first_line, read_checkpoint
+from .target import Target, stamp
+from .weights import PLACES, Weights, recognise
 
 __all__ = ["Checkpointer"]
 
@@ -40,7 +46,8 @@ _MISFITS = (
 class Checkpointer(DetectionCheckpointer):
     """Writes whole files, and says in one sentence what is wrong with a file it reads.
 
-    Takes the arguments of `DetectionCheckpointer`; files are exchangeable with its.
+    Takes the arguments of `DetectionCheckpointer`; files are exchangeable with its. Into a model
+    with an Iwin backbone it loads what `load_pretrained` loads, published files among them.
 
     Attributes:
         metadata: what every file says of the model beside its weights, such as its classes; plain
@@ -50,7 +57,9 @@ class Checkpointer(DetectionCheckpointer):
     metadata: dict[str, Any] | None = None
 
     _read: tuple[str, dict[str, Any]] = ("", {})  # a file that is read but not loaded yet
+    _weights: Weights | None = None  # of the file that was read last
     _fill = False
+    _options: LoadOptions | None = None
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Save model, checkpointables and kwargs as `<save_dir>/<name>.pth`, whole or not at all.
@@ -61,7 +70,7 @@ class Checkpointer(DetectionCheckpointer):
             CheckpointError: if the file cannot be written; the file of that name stays as it was.
         """
         states = {key: item.state_dict() for key, item in self.checkpointables.items()}
-        path = self._write(name, {"model": self.model.state_dict(), **states, **kwargs})
+        path = self._write(name, self.model, {**states, **kwargs})
         if path:
             with self._explain_failure(path):
                 self.tag_last_checkpoint(os.path.basename(path))
@@ -72,12 +81,13 @@ class Checkpointer(DetectionCheckpointer):
         Raises:
             CheckpointError: as `save`.
         """
-        self._write(name, {"model": model.state_dict(), **kwargs})
+        self._write(name, model, kwargs)
 
-    def _write(self, name: str, data: dict[str, Any]) -> str | None:
+    def _write(self, name: str, model: nn.Module, others: dict[str, Any]) -> str | None:
         """Write a file and return its path, None where this process writes none."""
         if not self.save_dir or not self.save_to_disk:
             return None
+        data = {"model": model.state_dict(), **stamp(model), **others}
         if self.metadata is not None:
             data = {**data, "metadata": self.metadata}
         path = os.path.join(self.save_dir, f"{name}.pth")
@@ -142,7 +152,12 @@ class Checkpointer(DetectionCheckpointer):
         return [str(path) for path in [*since, folder / named, *earlier]]
 
     def resume_or_load(
-        self, path: str, *, resume: bool = True, fill: bool = False
+        self,
+        path: str,
+        *,
+        resume: bool = True,
+        fill: bool = False,
+        options: LoadOptions | None = None,
     ) -> dict[str, Any]:
         """Resume from the last checkpoint of save_dir that can be read, else load `path`'s weights.
 
@@ -151,6 +166,7 @@ class Checkpointer(DetectionCheckpointer):
             resume: whether to look into save_dir; what is resumed must fill the model and all
                 checkpointables.
             fill: as `load`, for `path`.
+            options: as `load`, for `path`.
 
         Returns:
             As `load`.
@@ -161,7 +177,7 @@ class Checkpointer(DetectionCheckpointer):
         """
         candidates = self._candidates() if resume else []
         if not candidates:
-            return self.load(path, checkpointables=[], fill=fill)
+            return self.load(path, checkpointables=[], fill=fill, options=options)
         for candidate in candidates:
             try:
                 # Before `load`: Detectron2's cannot be called again once it has failed.
@@ -173,7 +189,7 @@ class Checkpointer(DetectionCheckpointer):
                 return self.load(candidate, fill=True)
         raise CheckpointError(
             f"None of the checkpoints in {self.save_dir} can be read "
-            f"({_some(map(os.path.basename, candidates))}): leave out --resume to start anew, or "
+            f"({some(map(os.path.basename, candidates))}): leave out --resume to start anew, or "
             "give weights by train.init_checkpoint."
         )
 
@@ -186,38 +202,39 @@ class Checkpointer(DetectionCheckpointer):
             )
 
     def load(
-        self, path: str, checkpointables: list[str] | None = None, *, fill: bool = False
+        self,
+        path: str,
+        checkpointables: list[str] | None = None,
+        *,
+        fill: bool = False,
+        options: LoadOptions | None = None,
     ) -> dict[str, Any]:
         """Load a checkpoint; see `DetectionCheckpointer.load`.
 
         Args:
-            path: file or address; empty to load nothing.
+            path: file, address or published name; empty to load nothing.
             checkpointables: names of what to load beside the model; None for all.
             fill: whether to refuse weights that leave a part of the model as it was.
+            options: what else may be done with them, for a model with an Iwin backbone.
 
         Returns:
             What the file holds beside model and checkpointables.
 
         Raises:
-            CheckpointError: if the file is missing, damaged or no checkpoint, if nothing in it
-                fits the model, or, with `fill`, not everything.
+            CheckpointError: if the file is missing, damaged or no checkpoint, if it does not fit
+                the model (one without an Iwin backbone: if nothing fits or, with `fill`, not
+                everything), or the checkpointables do not fit. The model is then as it was.
         """
-        remote = "://" in path if path else False
-        if path and not remote and not os.path.isfile(path):
-            folder = " (it is a folder)" if os.path.isdir(path) else ""
-            raise CheckpointError(f"There is no checkpoint {path}{folder}: correct the path.")
-        self._path, self._fill = path, fill
+        path = locate(path) if path else path
+        self._path, self._fill, self._options = path, fill, options
+        names = self.checkpointables if checkpointables is None else checkpointables
         try:
-            return super().load(path, checkpointables)
+            with _restored_on_failure(self.model if names else None):
+                return super().load(path, checkpointables)
         except _MISFITS as error:
             # Others than that of load_state_dict are of the machine, or of another process.
             if isinstance(error, RuntimeError) and "state_dict" not in str(error):
                 raise
-            if remote and isinstance(error, (OSError, AssertionError)):
-                raise CheckpointError(
-                    f"{path} cannot be fetched ({first_line(error)}): check address and network, "
-                    "or give a file."
-                ) from error
             # From an optimizer or trainer that is not the one the file was saved with.
             reason = f"it lacks {error}" if isinstance(error, KeyError) else first_line(error)
             raise CheckpointError(
@@ -231,22 +248,19 @@ class Checkpointer(DetectionCheckpointer):
             return read[1]
         if not os.path.isfile(filename):
             raise UnreadableCheckpointError(f"There is no checkpoint {filename}.")
-        checkpoint = read_checkpoint(filename)
-        if isinstance(checkpoint, dict) and "model" not in checkpoint:
-            if filename.endswith(".pkl") and USE_DETECTRON2:
-                checkpoint = super()._load_file(filename)  # knows Caffe2's names
-            else:
-                checkpoint = {"model": checkpoint}
-        model = checkpoint.get("model") if isinstance(checkpoint, dict) else None
-        if not isinstance(model, dict) or not any(_is_array(value) for value in model.values()):
-            raise CheckpointError(
-                f"{filename} holds no model weights: give a .pth file with a state dict, bare or "
-                "under the key 'model'."
-            )
-        checkpoint["model"] = {key: value for key, value in model.items() if _is_array(value)}
-        return checkpoint
+        content = read_checkpoint(filename)
+        bare = isinstance(content, dict) and not any(key in content for key in PLACES)
+        if bare and filename.endswith(".pkl") and USE_DETECTRON2:
+            content = super()._load_file(filename)  # knows Caffe2's names
+        self._weights = recognise(content, filename)
+        others = {} if bare else content
+        return {**others, "model": self._weights.as_in_file}
 
     def _load_model(self, checkpoint: dict[str, Any]):
+        if Target.of(self.model).prefixes and self._weights is not None:
+            load_weights(self.model, self._weights, self._options, fill=self._fill)
+            del checkpoint["model"]
+            return None
         given = {key.removeprefix("module.") for key in checkpoint["model"]}
         wanted = list(self.model.state_dict())
         incompatible = super()._load_model(checkpoint)
@@ -257,9 +271,9 @@ class Checkpointer(DetectionCheckpointer):
         loaded = len(given.intersection(wanted).difference(shapes))
         if loaded == 0:
             raise CheckpointError(
-                f"Nothing in {self._path} fits the model: the file has {_some(sorted(given))}, "
-                f"the model {_some(wanted)}"
-                + (f"; of other shapes: {_some(shapes.values())}" if shapes else "")
+                f"Nothing in {self._path} fits the model: the file has {some(sorted(given))}, "
+                f"the model {some(wanted)}"
+                + (f"; of other shapes: {some(shapes.values())}" if shapes else "")
                 + "; give a checkpoint of this model, or convert it first."
             )
         if self._fill:
@@ -288,12 +302,16 @@ class Checkpointer(DetectionCheckpointer):
         )
 
 
-def _is_array(value: Any) -> bool:
-    return hasattr(value, "shape")
-
-
-def _some(names: Iterable[str], count: int = 3) -> str:
-    """The first few names, for a message."""
-    names = list(names)
-    more = f" and {len(names) - count} more" if len(names) > count else ""
-    return ", ".join(names[:count]) + more
+@contextmanager
+def _restored_on_failure(model: nn.Module | None) -> Iterator[None]:
+    """Give a model the weights back that it had, if what is loaded with them fails."""
+    if model is None:
+        yield
+        return
+    state = model.state_dict()
+    before = {name: value.clone() for name, value in state.items() if isinstance(value, Tensor)}
+    try:
+        yield
+    except BaseException:
+        model.load_state_dict(before, strict=False)
+        raise

@@ -3,6 +3,8 @@
 import pickle
 import re
 import zipfile
+from argparse import Namespace
+from collections import OrderedDict
 from typing import Any
 
 import torch
@@ -10,20 +12,6 @@ import torch
 from ..errors import CheckpointError
 
 __all__ = ["UnreadableCheckpointError", "first_line", "read_checkpoint"]
-
-# What readers raise for files that are cut off, damaged or something else altogether.
-_UNREADABLE = (
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-    RuntimeError,
-    EOFError,
-    OSError,
-    ValueError,
-    KeyError,
-    AttributeError,
-    IndexError,
-    TypeError,
-)
 
 # What a pickle of NumPy arrays consists of, by old and new names.
 _HARMLESS = {
@@ -38,6 +26,15 @@ _HARMLESS = {
 }
 
 
+# Configs that training programs leave beside the weights, read as the plain values that they hold:
+# yacs's (of the reference's classifiers), mmcv's, argparse's.
+_CONFIGS = [
+    (OrderedDict, "yacs.config.CfgNode"),
+    (OrderedDict, "mmcv.utils.config.ConfigDict"),
+    (Namespace, "argparse.Namespace"),
+]
+
+
 class UnreadableCheckpointError(CheckpointError):
     """A checkpoint file that is missing, cut off or damaged."""
 
@@ -45,7 +42,8 @@ class UnreadableCheckpointError(CheckpointError):
 def read_checkpoint(path: str) -> Any:
     """Read what torch.save wrote or, from a file that ends in .pkl, a pickle of NumPy arrays.
 
-    Only tensors, arrays and plain values are read; a file that holds anything else is refused.
+    Only tensors, arrays and plain values are read, and configs of yacs, mmcv and argparse as the
+    plain values in them; a file that holds anything else is refused.
 
     Raises:
         UnreadableCheckpointError: the file cannot be read; its sentence says why.
@@ -55,8 +53,10 @@ def read_checkpoint(path: str) -> Any:
             with open(path, "rb") as file:
                 return _ArrayUnpickler(file, encoding="latin1").load()
         _check_sums(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except _UNREADABLE as error:
+        with torch.serialization.safe_globals(_CONFIGS):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    # A damaged file can make the readers fail in any way.
+    except Exception as error:
         raise UnreadableCheckpointError(_explain(path, error)) from error
 
 
@@ -86,6 +86,11 @@ def _explain(path: str, error: Exception) -> str:
         return (
             f"{path} holds {refused[1]}: only tensors and plain values are read, for all else "
             "could run code; save the model's state dict alone."
+        )
+    if "maximum supported version" in str(error):
+        return (
+            f"{path} was written by a newer PyTorch than this one ({torch.__version__}): update "
+            "PyTorch, or save the file anew with this version."
         )
     kind = _kind(path)
     if kind:

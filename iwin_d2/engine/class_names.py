@@ -12,6 +12,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ..checkpoint.provenance import class_names
 from ..config_overrides import locate
 from ..d2.config import instantiate
 from ..d2.data import DatasetCatalog, Metadata, MetadataCatalog
@@ -31,24 +32,25 @@ logger = logging.getLogger(__name__)
 
 
 def read_checkpoint_metadata(path: str):
-    """What a checkpoint says of its classes under "metadata", None where it says nothing.
+    """What a checkpoint says of its classes, None where it says nothing.
 
-    That is a dict of `thing_classes`, a list of names, and optionally
-    `thing_dataset_id_to_contiguous_id`, a dict from the data set's category ids to class numbers.
+    Under "metadata" that is a dict of `thing_classes`, a list of names, and optionally
+    `thing_dataset_id_to_contiguous_id`, a dict from the data set's category ids to class numbers;
+    files of OpenMMLab have names alone.
     """
     try:
         # Mapped, not read: the weights stay on the disk.
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        found = content.get("metadata")
-        names = found.get("thing_classes")
+        names = class_names(content)
+        found = content.get("metadata") or {}
         ids = found.get("thing_dataset_id_to_contiguous_id") or {}
     except Exception:  # may still be fine as weights; whoever loads those says if it is not
         return None
-    if not isinstance(names, list) or not names:
+    if names is None:
         return None
     return Metadata(
         name=str(path),
-        thing_classes=[str(name) for name in names],
+        thing_classes=names,
         thing_dataset_id_to_contiguous_id={int(key): int(value) for key, value in ids.items()},
     )
 

@@ -15,6 +15,7 @@ _KNOWN = {
     "train": (
         "output_dir",
         "init_checkpoint",
+        "init_options",
         "max_iter",
         "amp",
         "ddp",
@@ -33,6 +34,7 @@ _KNOWN = {
         "best_checkpoint",
         "val_loss_period",
     ),
+    "train.init_options": ("part", "classes", "leave_out", "num_heads", "channels"),
     "train.ema": ("enabled", "decay"),
     "train.best_checkpoint": ("metric", "mode"),
     "train.amp": ("enabled", "dtype"),

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from ..checkpoint import Checkpointer
+from ..checkpoint.download import locate
 from ..config_overrides import apply_overrides, parameter_names
 from ..d2.engine import create_ddp_model, default_setup, default_writers, hooks
 from ..d2.evaluation import flatten_results_dict, inference_on_dataset, print_csv_format
@@ -83,7 +84,10 @@ def evaluate_only(cfg, resume: bool = False) -> dict:
             "--eval-only needs weights: set train.init_checkpoint=FILE, or add --resume for the "
             "last checkpoint in train.output_dir."
         )
-    checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=resume, fill=True)
+    options = TrainSettings.read(cfg.train).init_options
+    checkpointer.resume_or_load(
+        cfg.train.init_checkpoint, resume=resume, fill=True, options=options
+    )
     return do_test(cfg, model)
 
 
@@ -125,6 +129,8 @@ def do_train(cfg, resume: bool = False) -> dict:
         resume: go on from the last checkpoint in train.output_dir, if there is one.
     """
     settings = TrainSettings.read(cfg.train)
+    if cfg.train.init_checkpoint and not resume:
+        locate(cfg.train.init_checkpoint)  # so that a wrong name shows before data is read
     if settings.val_loss_period:
         check_val_loss(cfg)
     use_deterministic_algorithms(settings.deterministic)
@@ -295,7 +301,8 @@ def _load_start(cfg, checkpointer: Checkpointer, trainer: DetectionTrainer, resu
             "--resume: no checkpoint in %s yet, so starting from %s.", cfg.train.output_dir, start
         )
     configured = [_options(group) for group in trainer.optimizer.param_groups]
-    checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=resume)
+    options = TrainSettings.read(cfg.train).init_options
+    checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=resume, options=options)
     if not resuming:
         return 0
     _prefer_configured(trainer.optimizer, configured)

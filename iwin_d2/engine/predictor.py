@@ -16,7 +16,9 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import nn
 
-from ..checkpoint import Checkpointer
+from ..checkpoint import Checkpointer, LoadOptions
+from ..checkpoint.download import locate
+from ..checkpoint.options import make_options
 from ..config_overrides import apply_overrides
 from ..d2.data import DatasetMapper
 from ..d2.data import transforms as T
@@ -87,7 +89,8 @@ class Predictor:
             config: a lazy config with `model` and `dataloader.test.mapper`: its file (.py, or the
                 .yaml that training leaves in its output folder), or what LazyConfig.load returns,
                 which is not changed.
-            weights: a checkpoint file; None takes the config's train.init_checkpoint.
+            weights: a checkpoint's file, address or published name; None takes the config's
+                train.init_checkpoint.
             overrides: such as "model.roi_heads.num_classes=3".
             device: where to run; None takes the config's train.device, or the CPU where that is
                 CUDA and there is none.
@@ -111,13 +114,15 @@ class Predictor:
         wanted = device or OmegaConf.select(self.cfg, "train.device") or "cuda"
         self.device = torch.device(pick_device(str(wanted)))
         self._amp_dtype = _amp_dtype(amp, self.device)
-        self.weights = weights
+        self.weights = weights = locate(weights)
         self._checkpoint_metadata = read_checkpoint_metadata(weights)
         settle_num_classes(self.cfg, self._checkpoint_metadata)
         with name_missing_values():
             self.mapper = build(self.cfg, "dataloader.test.mapper")
             self.model: nn.Module = build(self.cfg, "model").to(self.device)
-        Checkpointer(self.model).load(weights, checkpointables=[], fill=True)
+        Checkpointer(self.model).load(
+            weights, checkpointables=[], fill=True, options=_init_options(self.cfg)
+        )
         self.model.eval()
 
     @functools.cached_property
@@ -295,6 +300,13 @@ def _as_config(config, overrides: Sequence[str]) -> DictConfig:
                 "dataloader.test.mapper."
             )
     return cfg
+
+
+def _init_options(cfg: DictConfig) -> LoadOptions:
+    """How the config wants checkpoints to be loaded."""
+    options = OmegaConf.select(cfg, "train.init_options")
+    values = OmegaConf.to_container(options) if isinstance(options, DictConfig) else {}
+    return make_options("train.init_options.", **values)
 
 
 def _amp_dtype(amp: bool | str | torch.dtype, device: torch.device) -> torch.dtype | None:

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from ..checkpoint import LoadOptions
+from ..checkpoint.options import make_options
 from ..errors import ConfigError
 
 __all__ = ["TrainSettings"]
@@ -34,6 +36,7 @@ class TrainSettings:
         ema_decay: of the moving average of the weights; None for no average.
         best_metric: the result by which model_best.pth is chosen; None for no such file.
         best_mode: "max" or "min".
+        init_options: how train.init_checkpoint is loaded.
         val_loss_period: iterations between two measurements of the losses on validation data;
             0 for none.
         lr_reference_batch_size: images a step that optimizer.lr is meant for; None takes it as
@@ -50,6 +53,7 @@ class TrainSettings:
     best_mode: str
     val_loss_period: int
     lr_reference_batch_size: int | None
+    init_options: LoadOptions
 
     @classmethod
     def read(cls, train: DictConfig) -> "TrainSettings":
@@ -72,6 +76,7 @@ class TrainSettings:
             best_mode=section.choice("best_checkpoint.mode", ("max", "min")) or "max",
             val_loss_period=section.count("val_loss_period", 0, low=0),
             lr_reference_batch_size=section.count("lr_reference_batch_size", None, low=1),
+            init_options=make_options("train.init_options.", **section.mapping("init_options")),
         )
 
 
@@ -150,6 +155,12 @@ class _Section:
         if value is not None and not isinstance(value, str):
             raise self._wrong(path, value, "a name")
         return value or None
+
+    def mapping(self, path: str) -> dict[str, Any]:
+        value = self._get(path)
+        if value is not None and not isinstance(value, DictConfig):
+            raise self._wrong(path, value, "a mapping")
+        return {} if value is None else OmegaConf.to_container(value, resolve=True)
 
     def choice(self, path: str, choices: Any) -> str | None:
         value = self._get(path)
