@@ -49,7 +49,7 @@ class Shuffler {
 enum class At { start, together, warp_barrier, block_barrier, end };
 
 struct Thread {
-  Fiber fiber;
+  Fiber fiber{Fiber::Stack::own};
   At at = At::start;
   const char* name = "";  // at `together`: of what
   Together what = nullptr;
@@ -129,8 +129,12 @@ struct Kernel {
 // One thread of the processor, which runs block after block.
 class Processor {
  public:
+  // While it runs a block.
+  static Processor& current() { return *current_; }
+
   static Processor& of_this_thread() {
     static thread_local Processor processor;
+    current_ = &processor;
     return processor;
   }
 
@@ -168,10 +172,8 @@ class Processor {
   // Called on a fiber: it goes on once the others have come.
   void stop(At at) {
     Thread& thread = *threads_[threadIdx.x];
-    const Index here = threadIdx;
     thread.at = at;
-    thread.fiber.stop();
-    threadIdx = here;
+    next_lane_after(thread.fiber);
   }
 
   void together(const char* name, Together what, void* argument) {
@@ -223,13 +225,12 @@ class Processor {
   }
 
   const SharedMemory& shared() const {
-    TORCH_CHECK(kernel_ != nullptr, "the emulator: shared memory is there in kernels alone");
     return *shared_;
   }
 
  private:
   static void enter() {
-    Processor& processor = of_this_thread();
+    Processor& processor = current();
     Thread& thread = *processor.threads_[threadIdx.x];
     thread.fiber.has_started();
     try {
@@ -239,7 +240,18 @@ class Processor {
       processor.error_ = std::current_exception();
     }
     thread.at = At::end;
-    thread.fiber.leave_for_good();
+    processor.next_lane_after(thread.fiber);
+  }
+
+  // Stops a fiber; the next lane of the warp goes on, or, when all have had their turn (or there is
+  // an error), whoever has started them.
+  void next_lane_after(Fiber& fiber) {
+    if (turn_.taken == kLanes || error_) {
+      fiber.switch_to(main_);
+    } else {
+      threadIdx = {turn_.warp * kLanes + (turn_.first + turn_.taken++ * turn_.step) % kLanes};
+      fiber.switch_to(threads_[threadIdx.x]->fiber);
+    }
   }
 
   // Lets warps run until all of them have ended.
@@ -289,15 +301,10 @@ class Processor {
       lanes[i] = threads_[warp * kLanes + i].get();
     }
     // An odd step and any start give every lane once.
-    const unsigned step = 2 * shuffler_->below(kLanes / 2) + 1;
-    const unsigned first = shuffler_->below(kLanes);
-    for (unsigned i = 0; i < kLanes; i++) {
-      const unsigned lane = (first + i * step) % kLanes;
-      threadIdx = {warp * kLanes + lane};
-      lanes[lane]->fiber.go_on();
-      if (error_) {
-        std::rethrow_exception(std::exchange(error_, nullptr));
-      }
+    turn_ = {warp, shuffler_->below(kLanes), 2 * shuffler_->below(kLanes / 2) + 1, 0};
+    next_lane_after(main_);
+    if (error_) {
+      std::rethrow_exception(std::exchange(error_, nullptr));
     }
     for (int i = 1; i < kLanes; i++) {
       const bool same = lanes[i]->at == lanes[0]->at &&
@@ -327,7 +334,18 @@ class Processor {
     return lanes[0]->at;
   }
 
+  static inline thread_local __attribute__((tls_model("initial-exec"))) Processor* current_ = nullptr;
+
+  struct Turn {
+    unsigned warp;
+    unsigned first;
+    unsigned step;
+    unsigned taken;
+  };
+
+  Fiber main_{Fiber::Stack::of_this_thread};
   std::vector<std::unique_ptr<Thread>> threads_;
+  Turn turn_{};
   const Kernel* kernel_ = nullptr;
   const SharedMemory* shared_ = nullptr;
   Shuffler* shuffler_ = nullptr;
@@ -368,7 +386,7 @@ void run_grid(
 }
 
 unsigned char* shared_memory() {
-  return Processor::of_this_thread().shared().begin();
+  return Processor::current().shared().begin();
 }
 
 void copy_async(void* to, const void* from) {
@@ -378,11 +396,11 @@ void copy_async(void* to, const void* from) {
   check_is_shared(to, 16);
   note_access(to, 16, true, code);
   std::memset(to, 0xff, 16);
-  Processor::of_this_thread().copies().emplace_back(to, from);
+  Processor::current().copies().emplace_back(to, from);
 }
 
 void wait_for_copies() {
-  auto& copies = Processor::of_this_thread().copies();
+  auto& copies = Processor::current().copies();
   for (const auto& [to, from] : copies) {
     note_access(to, 16, true, __builtin_return_address(0));
     std::memcpy(to, from, 16);
@@ -397,29 +415,29 @@ void check_aligned(const void* address, size_t bytes) {
 }
 
 void together(const char* name, Together what, void* argument) {
-  Processor::of_this_thread().together(name, what, argument);
+  Processor::current().together(name, what, argument);
 }
 
 void wait_for_block() {
-  Processor::of_this_thread().stop(At::block_barrier);
+  Processor::current().stop(At::block_barrier);
 }
 
 void wait_for_warp() {
-  Processor::of_this_thread().stop(At::warp_barrier);
+  Processor::current().stop(At::warp_barrier);
 }
 
 void note_access(const void* address, size_t bytes, bool writes, const void* code) {
-  Processor::of_this_thread().access(address, bytes, writes, code);
+  Processor::current().access(address, bytes, writes, code);
 }
 
 void check_is_shared(const void* address, size_t bytes) {
-  if (!Processor::of_this_thread().shared().holds(address, bytes)) {
+  if (!Processor::current().shared().holds(address, bytes)) {
     fail("an address that is not in shared memory");
   }
 }
 
 void fail(const char* what) {
-  Processor::of_this_thread().give_up(what);
+  Processor::current().give_up(what);
 }
 
 }  // namespace emulator

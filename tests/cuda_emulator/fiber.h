@@ -14,6 +14,7 @@
 #endif
 
 #if defined(__SANITIZE_ADDRESS__)
+#include <pthread.h>
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
@@ -46,110 +47,103 @@ iwin_d2_switch:
   popq %r12
   popq %rbx
   popq %rbp
-  ret
+  popq %rcx  # and not ret: the processor would expect to go to whoever called last
+  jmpq *%rcx
 .size iwin_d2_switch, . - iwin_d2_switch
 )");
 #else
 using Context = ucontext_t;
 #endif
 
-// One stack, and the context of what runs on it and of who lets it run. Not to be moved.
+// A place in the program, and the stack it needs: of a function of its own, or of the thread that
+// has made it. Not to be moved.
 class Fiber {
  public:
-  Fiber() {
-    // Memory that nobody touches is never given. The lowest page stays without rights: a stack that
-    // grows too large ends the process there.
-    void* memory =
-        mmap(nullptr, kSize, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED || mprotect(memory, kGuard, PROT_NONE) != 0) {
-      throw std::bad_alloc();
+  enum class Stack { own, of_this_thread };
+
+  explicit Fiber(Stack stack) {
+    if (stack == Stack::own) {
+      // Memory that nobody touches is never given. The lowest page stays without rights: a stack
+      // that grows too large ends the process there.
+      memory_ = mmap(nullptr, kSize, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+      if (memory_ == MAP_FAILED || mprotect(memory_, kGuard, PROT_NONE) != 0) {
+        throw std::bad_alloc();
+      }
+      bottom_ = static_cast<unsigned char*>(memory_) + kGuard;
+      bytes_ = kSize - kGuard;
+    } else {
+#if defined(__SANITIZE_ADDRESS__)
+      pthread_attr_t attributes;
+      void* bottom;
+      pthread_getattr_np(pthread_self(), &attributes);
+      pthread_attr_getstack(&attributes, &bottom, &bytes_);
+      pthread_attr_destroy(&attributes);
+      bottom_ = static_cast<unsigned char*>(bottom);
+#endif
     }
-    stack_ = static_cast<unsigned char*>(memory);
   }
   Fiber(const Fiber&) = delete;
   Fiber& operator=(const Fiber&) = delete;
-  ~Fiber() { munmap(stack_, kSize); }
+  ~Fiber() {
+    if (memory_ != nullptr) {
+      munmap(memory_, kSize);
+    }
+  }
 
-  // Gets ready to call entry(), which must not return: it ends with leave_for_good().
+  // The next to switch here calls entry(), which begins with has_started() and must not return.
   void prepare(void (*entry)()) {
 #if defined(__SANITIZE_ADDRESS__)
     // Of a run that was given up, in the middle of functions.
-    __asan_unpoison_memory_region(stack_ + kGuard, kSize - kGuard);
-    its_fake_stack_ = nullptr;
+    __asan_unpoison_memory_region(bottom_, bytes_);
+    fake_stack_ = nullptr;
 #endif
 #if defined(__x86_64__)
-    auto* top = reinterpret_cast<void**>(stack_ + kSize);
+    auto* top = reinterpret_cast<void**>(bottom_ + bytes_);
     // Where entry would return to; as at every function's start, 8 off a multiple of 16.
     *--top = nullptr;
     *--top = reinterpret_cast<void*>(entry);
     for (int i = 0; i < 6; i++) {
       *--top = nullptr;
     }
-    its_ = top;
+    context_ = top;
 #else
-    getcontext(&its_);
-    its_.uc_stack.ss_sp = stack_ + kGuard;
-    its_.uc_stack.ss_size = kSize - kGuard;
-    its_.uc_link = nullptr;
-    makecontext(&its_, entry, 0);
+    getcontext(&context_);
+    context_.uc_stack.ss_sp = bottom_;
+    context_.uc_stack.ss_size = bytes_;
+    context_.uc_link = nullptr;
+    makecontext(&context_, entry, 0);
 #endif
   }
 
-  // Called by whoever lets the fiber run: comes back when it stops.
-  void go_on() {
+  // Called on this fiber: it stops, and the other one goes on.
+  void switch_to(Fiber& other) {
 #if defined(__SANITIZE_ADDRESS__)
-    __sanitizer_start_switch_fiber(&callers_fake_stack_, stack_ + kGuard, kSize - kGuard);
+    __sanitizer_start_switch_fiber(&fake_stack_, other.bottom_, other.bytes_);
 #endif
-    switch_contexts(callers_, its_);
-#if defined(__SANITIZE_ADDRESS__)
-    __sanitizer_finish_switch_fiber(callers_fake_stack_, nullptr, nullptr);
+#if defined(__x86_64__)
+    iwin_d2_switch(&context_, other.context_);
+#else
+    swapcontext(&context_, &other.context_);
 #endif
-  }
-
-  // Called on the fiber.
-  void stop() {
-#if defined(__SANITIZE_ADDRESS__)
-    __sanitizer_start_switch_fiber(&its_fake_stack_, callers_stack_, callers_size_);
-#endif
-    switch_contexts(its_, callers_);
     has_started();
   }
 
-  // Called on the fiber, first of all (and by stop, when it goes on).
   void has_started() {
 #if defined(__SANITIZE_ADDRESS__)
-    __sanitizer_finish_switch_fiber(its_fake_stack_, &callers_stack_, &callers_size_);
+    __sanitizer_finish_switch_fiber(fake_stack_, nullptr, nullptr);
 #endif
-  }
-
-  [[noreturn]] void leave_for_good() {
-#if defined(__SANITIZE_ADDRESS__)
-    __sanitizer_start_switch_fiber(nullptr, callers_stack_, callers_size_);
-#endif
-    switch_contexts(its_, callers_);
-    __builtin_unreachable();
   }
 
  private:
   static constexpr size_t kSize = 256 * 1024;
   static constexpr size_t kGuard = 4096;
 
-  static void switch_contexts(Context& from, Context& to) {
-#if defined(__x86_64__)
-    iwin_d2_switch(&from, to);
-#else
-    swapcontext(&from, &to);
-#endif
-  }
-
-  unsigned char* stack_;
-  Context its_;
-  Context callers_;
+  void* memory_ = nullptr;
+  unsigned char* bottom_ = nullptr;
+  size_t bytes_ = 0;
+  Context context_{};
 #if defined(__SANITIZE_ADDRESS__)
-  void* its_fake_stack_ = nullptr;
-  void* callers_fake_stack_ = nullptr;
-  const void* callers_stack_ = nullptr;
-  size_t callers_size_ = 0;
+  void* fake_stack_ = nullptr;
 #endif
 };
 

@@ -23,6 +23,10 @@ class Races {
  public:
   // A block begins: what was before is forgotten.
   void begin_block(size_t shared, unsigned warps) {
+    if (clock_ > UINT32_MAX / 2) {  // start again before it comes round
+      clock_ = 0;
+      places_.clear();
+    }
     places_.resize(std::max(places_.size(), (shared + kBytes - 1) / kBytes));
     of_warp_.resize(warps);
     pass_block_barrier();
@@ -39,9 +43,13 @@ class Races {
 
   // Notes that a thread reads or writes there; returns another thread that it races with, or kNobody.
   unsigned access(unsigned thread, size_t offset, size_t bytes, bool writes) {
-    const Stamp now{of_warp_[thread / kLanes], thread, false};
+    const Stamp now{of_warp_[thread / kLanes], static_cast<uint16_t>(thread), false};
     for (size_t i = offset / kBytes; i <= (offset + bytes - 1) / kBytes; i++) {
       Place& place = places_[i];
+      const Stamp& last = writes ? place.written : place.read;
+      if (last.clock == now.clock && last.thread == now.thread) {
+        continue;  // once more: who has come between has been seen then
+      }
       for (const Stamp* before : {&place.written, &place.read, &place.read_by_others}) {
         if ((writes || before == &place.written) && at_once(*before, now)) {
           return before->thread;
@@ -61,8 +69,8 @@ class Races {
   static constexpr size_t kBytes = 2;
 
   struct Stamp {
-    uint64_t clock = 0;
-    unsigned thread = 0;
+    uint32_t clock = 0;
+    uint16_t thread = 0;
     bool several = false;  // of the warp's threads, at the same time
 
     unsigned warp() const { return thread / kLanes; }
@@ -94,9 +102,9 @@ class Races {
     return before.clock == now.clock && (before.several || before.thread != now.thread);
   }
 
-  uint64_t clock_ = 0;
-  uint64_t of_block_ = 0;
-  std::vector<uint64_t> of_warp_;
+  uint32_t clock_ = 0;
+  uint32_t of_block_ = 0;
+  std::vector<uint32_t> of_warp_;
   std::vector<Place> places_;
 };
 
