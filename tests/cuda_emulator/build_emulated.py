@@ -73,7 +73,7 @@ def _ninja_file(output, objects, compiler, extension, kernels, others, sanitize)
         "-DIWIN_D2_EMULATED",
         f"-I{HERE}",
         "-fPIC",
-        *(SANITIZED if sanitize else ("-march=native",)),
+        *(SANITIZED if sanitize else ("-O2", "-march=native")),
     ]
     special = ["-Wno-unknown-pragmas", *(() if sanitize else RACES)]
     link = [

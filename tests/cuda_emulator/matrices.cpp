@@ -22,14 +22,17 @@ float number_of<c10::Half>(uint32_t bits) {
   return c10::Half(static_cast<uint16_t>(bits), c10::Half::from_bits());
 }
 
+// A row of b or d; the compiler adds and multiplies such vectors.
+using Row = float __attribute__((vector_size(8 * sizeof(float))));
+
 template <int Depth>
-void multiply(float (&d)[16][8], const float (&a)[16][Depth], const float (&b)[Depth][8]) {
+void multiply(Row (&d)[16], const float (&a)[16][Depth], const Row (&b)[Depth]) {
   for (int i = 0; i < 16; i++) {
+    Row sum = d[i];
     for (int k = 0; k < Depth; k++) {
-      for (int j = 0; j < 8; j++) {
-        d[i][j] += a[i][k] * b[k][j];
-      }
+      sum += a[i][k] * b[k];
     }
+    d[i] = sum;
   }
 }
 
@@ -49,7 +52,8 @@ struct Product16 {
 
 template <typename T>
 void multiply_16(void* const (&lanes)[kLanes]) {
-  float d[16][8], a[16][16], b[16][8];
+  Row d[16], b[16];
+  float a[16][16];
   for (int lane = 0; lane < kLanes; lane++) {
     const auto& its = *static_cast<const Product16*>(lanes[lane]);
     const int g = lane / 4, t = lane % 4;
@@ -77,7 +81,8 @@ struct ProductTf32 {
 };
 
 void multiply_tf32(void* const (&lanes)[kLanes]) {
-  float d[16][8], a[16][8], b[8][8];
+  Row d[16], b[8];
+  float a[16][8];
   for (int lane = 0; lane < kLanes; lane++) {
     const auto& its = *static_cast<const ProductTf32*>(lanes[lane]);
     const int g = lane / 4, t = lane % 4;
