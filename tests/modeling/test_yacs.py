@@ -1,10 +1,12 @@
 """The backbone by yacs configs, on either framework."""
 
+import pytest
 import torch
 from yacs.config import CfgNode
 
 from iwin_d2.d2.layers import ShapeSpec
 from iwin_d2.d2.modeling import BACKBONE_REGISTRY, FPN, Backbone
+from iwin_d2.errors import ConfigError
 from iwin_d2.modeling import IwinTransformer, add_iwin_config
 
 
@@ -56,7 +58,7 @@ def test_fpn():
 
 
 def test_retinanet_fpn():
-    cfg = config(OUT_FEATURES=["res3", "res4", "res5"])
+    cfg = config()  # the maps are those that the FPN takes
     cfg.MODEL.FPN.IN_FEATURES = ["res3", "res4", "res5"]
     model = build("build_retinanet_iwin_fpn_backbone", cfg)
     assert shapes(model) == {f"p{i}": (1, 16, -(-64 // 2**i), -(-96 // 2**i)) for i in range(3, 8)}
@@ -65,3 +67,33 @@ def test_retinanet_fpn():
     p6 = model.top_block.p6(bottom(image)["res5"])
     torch.testing.assert_close(model(image)["p6"], p6)
     torch.testing.assert_close(model(image)["p7"], model.top_block.p7(p6.relu()))
+
+
+def test_maps_that_are_named_are_made_also_where_nothing_takes_them():
+    cfg = config(OUT_FEATURES=["res2", "res3", "res4", "res5"])
+    cfg.MODEL.FPN.IN_FEATURES = ["res4", "res5"]
+    assert len(build("build_iwin_fpn_backbone", cfg).bottom_up.output_shape()) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "section", "values", "sentence"),
+    [
+        ("iwin", "IWIN", {"NUM_HEADS": [1, 3, 2, 2]}, "MODEL.IWIN describes no backbone .*3 heads"),
+        ("iwin", "IWIN", {"OUT_FEATURES": ["res9"]}, r"describes no backbone .*\['res9'\]"),
+        ("iwin", "BACKBONE", {"FREEZE_AT": 6}, "correct it, MODEL.BACKBONE.FREEZE_AT or"),
+        ("iwin_fpn", "FPN", {"IN_FEATURES": []}, r"describes no backbone .*got \[\]"),
+        ("iwin_fpn", "IWIN", {"OUT_FEATURES": ["res5"]}, "IN_FEATURES has res2, res3, res4, but"),
+        ("retinanet_iwin_fpn", "FPN", {"IN_FEATURES": ["res3"]}, r"is \['res3'\], but p6 is made"),
+    ],
+)
+def test_what_fits_nothing_is_named(name, section, values, sentence):
+    cfg = config()
+    cfg.MODEL[section].update(CfgNode(values))
+    with pytest.raises(ConfigError, match=sentence):
+        build(f"build_{name}_backbone", cfg)
+
+
+def test_a_config_without_the_keys_says_what_to_call():
+    cfg = CfgNode({"MODEL": {"BACKBONE": {"FREEZE_AT": 0}}})
+    with pytest.raises(ConfigError, match=r"call iwin_d2.modeling.add_iwin_config\(cfg\) right"):
+        build("build_iwin_backbone", cfg)
