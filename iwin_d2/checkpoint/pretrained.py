@@ -17,7 +17,7 @@ from .layouts import is_backbone_name
 from .misfits import some
 from .options import LoadOptions, make_options
 from .provenance import STAMP, make_stamp
-from .reading import read_checkpoint
+from .reading import first_line, read_checkpoint
 from .report import Report
 from .shapes import expected_shapes
 from .target import Target, unwrap
@@ -129,10 +129,13 @@ def convert_checkpoint(
         what was converted, missing and unexpected.
 
     Raises:
-        CheckpointError: the file cannot be had or read, or has something without a place.
+        CheckpointError: the file cannot be had or read, has something without a place, or
+            `destination` cannot be written.
         ConfigError: `part` makes no sense.
     """
     options = make_options(part=part)
+    if destination is not None:
+        _check_folder(destination)
     path = locate(source, base_url=base_url, cache_dir=cache_dir)
     weights = recognise(read_checkpoint(path), path)
     if model is not None:
@@ -140,8 +143,7 @@ def convert_checkpoint(
     else:
         found = _as_published(weights, options)
     if destination is not None:
-        with atomic_write(destination) as file:
-            torch.save(_content(weights, found), file)
+        _write(_content(weights, found), destination)
     return _report(f"Converted {_title(weights)}", found)
 
 
@@ -215,6 +217,25 @@ def _content(weights: Weights, found: Fit) -> dict[str, Any]:
     if weights.classes is not None:
         content["metadata"] = {"thing_classes": weights.classes}
     return content
+
+
+def _check_folder(destination: str | os.PathLike) -> None:
+    """Raise CheckpointError where there is no folder for a file."""
+    folder = os.path.dirname(os.path.abspath(destination))
+    if not os.path.isdir(folder) or os.path.isdir(destination):
+        fault = "is a folder" if os.path.isdir(destination) else f"has no folder {folder}"
+        raise CheckpointError(f"{os.fspath(destination)} {fault}: name a file to write.")
+
+
+def _write(content: dict[str, Any], destination: str | os.PathLike) -> None:
+    try:
+        with atomic_write(destination) as file:
+            torch.save(content, file)
+    except (OSError, RuntimeError) as error:  # torch.save makes this of a full disk
+        raise CheckpointError(
+            f"{os.fspath(destination)} could not be written ({first_line(error)}): free some "
+            "space, or name another file."
+        ) from error
 
 
 def _title(weights: Weights) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 __all__ = ["Report"]
 
-_COLUMNS = ("loaded", "missing", "unexpected")
+_COLUMNS = ("mapped", "missing", "unexpected")
 
 
 @dataclass(frozen=True)
