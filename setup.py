@@ -23,6 +23,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from setuptools import Extension, setup
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 CHOICES = ("auto", "cpu", "cuda", "none")
@@ -242,6 +243,20 @@ def extension(kind, found):
     )
 
 
+class BuildPython(build_py):
+    """Takes the configs along, for iwin_d2.model_zoo to have them where there is no repository."""
+
+    def run(self):
+        super().run()
+        if self.editable_mode:
+            return
+        for pattern in ("configs/**/*.py", "projects/*/configs/**/*.py"):
+            for path in sorted(ROOT.glob(pattern)):
+                target = Path(self.build_lib, "iwin_d2/model_zoo", path.relative_to(ROOT))
+                self.mkpath(str(target.parent))
+                self.copy_file(str(path), str(target))
+
+
 def build_command(request, kind, compiler):
     """Return the command build_ext: PyTorch's, with one compiler and flags of our own."""
     from torch.utils.cpp_extension import BuildExtension
@@ -313,7 +328,7 @@ def main():
         raise SystemExit(f"error: {error}") from None
     if kind == "none":
         say(f"{WITHOUT}: {reason}")
-        return setup()
+        return setup(cmdclass={"build_py": BuildPython})
     # What PyTorch's build tools read, in part when they are imported:
     if kind == "cuda":
         os.environ["CUDA_HOME"] = str(found.toolkit)
@@ -323,7 +338,10 @@ def main():
     os.environ.setdefault("MAX_JOBS", str(len(os.sched_getaffinity(0))))
     setup(
         ext_modules=[extension(kind, found)],
-        cmdclass={"build_ext": build_command(request, kind, found.compiler)},
+        cmdclass={
+            "build_ext": build_command(request, kind, found.compiler),
+            "build_py": BuildPython,
+        },
         options={"bdist_wheel": {"py_limited_api": "cp310"}},
     )
 

@@ -25,6 +25,8 @@ ALLOWED = {
     "checkpoint": {"d2"},
     "data": {"d2"},
     "engine": {"d2", "data", "checkpoint", "modeling", "ops"},
+    "analysis": {"d2", "engine", "ops"},
+    "model_zoo": {"d2", "checkpoint", "engine"},
     "native": set(),
     "d2": {"native"},
 }
