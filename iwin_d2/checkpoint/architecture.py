@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from .layouts import backbone_prefixes, is_backbone_name
 
-__all__ = ["HEADS", "SIZES", "Architecture", "Shapes", "describe"]
+__all__ = ["HEADS", "SIZES", "STAGES", "Architecture", "Shapes", "describe"]
 
 Shapes = Mapping[str, tuple[int, ...]]
 
+STAGES = 4  # of every Iwin that is built to its end
 # Channels of the first stage and blocks of each; head counts leave no trace in shapes.
 SIZES = {
     "Iwin-T": (96, (2, 2, 6, 2)),

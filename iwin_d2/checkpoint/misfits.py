@@ -10,6 +10,7 @@ from .architecture import (
     CASCADE_RCNN,
     FASTER_RCNN,
     MASK_RCNN,
+    STAGES,
 )
 from .options import LoadOptions
 from .published import nearest_published
@@ -46,7 +47,9 @@ def check_models(
     theirs, ours = weights.architecture, target.architecture
     if not backbone_only:
         _check_task(weights, target, options)
-    if (theirs.embed_dim, theirs.depths[: len(ours.depths)]) != (ours.embed_dim, ours.depths):
+    # A backbone is not built behind the last output that is asked for.
+    depths = theirs.depths if len(ours.depths) == STAGES else theirs.depths[: len(ours.depths)]
+    if (theirs.embed_dim, depths) != (ours.embed_dim, ours.depths):
         example = _such_as(target, theirs.task if backbone_only else "")
         raise CheckpointError(
             f"{weights.path} is {theirs}, the model's backbone is {ours.size}: give weights of "

@@ -7,6 +7,7 @@ import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import torch
 from torch import nn
@@ -109,7 +110,7 @@ _SEEDS = itertools.count()
 
 def build(make: Callable[[], nn.Module], *, memory: bool = True) -> nn.Module:
     """What `make` builds, without the time for a proper initialisation of its weights."""
-    with torch.device("meta"):
+    with torch.device("meta"), mock.patch.object(nn.init, "trunc_normal_"):
         model = make()
     if memory:
         model.to_empty(device="cpu")
