@@ -5,7 +5,7 @@ RUN := .venv/bin/python
 TEST_SETUP := $(if $(filter .venv/bin/python,$(RUN)),setup)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build quickstart test test-slow test-sanitize lint format benchmark clean
+.PHONY: help setup build quickstart test test-slow test-sanitize test-cuda lint format benchmark clean
 
 # A build of the operators that ends the process at the first bad access or undefined behaviour.
 SANITIZED := build/sanitize
@@ -22,6 +22,7 @@ help:
 	@echo "make test        the test suite; RUN=/path/to/python tests another environment"
 	@echo "make test-slow   what takes too long for the everyday suite"
 	@echo "make test-sanitize  the operators' tests under AddressSanitizer and UBSan (GCC)"
+	@echo "make test-cuda   build for CUDA, test, measure, on a GPU; RUN=python3 OUT=/path/to/folder"
 	@echo "make lint        ruff: lint and format check"
 	@echo "make format      ruff: fix and format"
 	@echo "make benchmark   the figures of docs/benchmarks.md"
@@ -53,6 +54,9 @@ test-sanitize: setup
 	    $(SANITIZER_OPTIONS); \
 	$(RUN) -c "import sys; from iwin_d2.ops import extension as e; e.load(); sys.exit(e.reason() or 0)" && \
 	$(RUN) -m pytest --capture=sys tests/ops
+
+test-cuda: $(TEST_SETUP)
+	@$(RUN) tests/cuda/run_parts.py
 
 lint: setup
 	@$(RUN) -m ruff check .
