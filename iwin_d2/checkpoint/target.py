@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from .. import __version__
-from .architecture import Architecture, Shapes, describe
+from .architecture import STAGES, Architecture, Shapes, describe
 from .layouts import backbone_prefixes, is_backbone_name
 from .provenance import STAMP, make_stamp
 
@@ -77,7 +77,9 @@ class Target:
             rest = name[len(prefix) :]
             if match := re.match(r"layers\.(\d+)\.(downsample\.)?", rest):
                 stage = int(match[1])
-                return stage >= len(depths) or (bool(match[2]) and stage == len(depths) - 1)
+                last = len(depths) - 1
+                behind = stage > last or (bool(match[2]) and stage == last)
+                return last + 1 < STAGES and behind
             if re.match(r"norm\d\.", rest):
                 return name not in self.state
         return False

@@ -1,4 +1,4 @@
-"""Files that do not fit: one sentence with what the file is and what fits, and an untouched model."""
+"""Files that do not fit: a sentence with what they are and what fits, and an untouched model."""
 
 import collections
 import pickle
@@ -49,7 +49,7 @@ FILES = {
     ),
     "a segmenter": (
         lambda path: detector_file(path, UPERNET_T),
-        "{path} is an UPerNet on Iwin-T with 150 classes, the model a Mask R-CNN on Iwin-T",
+        "{path} is a UPerNet on Iwin-T with 150 classes, the model a Mask R-CNN on Iwin-T",
     ),
     "a video classifier": (
         lambda path: detector_file(path, VIDEO_T),
