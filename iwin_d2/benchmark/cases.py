@@ -17,7 +17,16 @@ def _benchmark(name: str, **settings) -> Iterable[str]:
 # as they are there.
 CASES: dict[str, Callable[..., Iterable[str]]] = {
     name: partial(_benchmark, name)
-    for name in ("ops", "backbone", "video", "profile", "quickstart", "frameworks", "loading")
+    for name in (
+        "ops",
+        "backbone",
+        "video",
+        "profile",
+        "detector",
+        "quickstart",
+        "frameworks",
+        "loading",
+    )
 }
 # These take a `target`, too: the processor or a GPU.
 ON_GPU = ("ops", "backbone", "video", "profile")
