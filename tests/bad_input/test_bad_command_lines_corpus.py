@@ -175,10 +175,10 @@ CASES = {
         [*DRAW, "--results", "{root}/damaged.json", "..."],
         ("{root}/damaged.json: result number 1 (image 1)", "bbox of four numbers"),
     ),
-    "sheet is a folder": (
+    "sheet in a file": (
         "visualize",
-        [*DRAW[:-1], "{root}", *RESULTS, "..."],
-        ("picture {root} cannot be written", "check that the folder"),
+        [*DRAW[:-1], "{json}/sheet.png", *RESULTS, "..."],
+        ("picture {json}/sheet.png cannot be written", "check that the folder"),
     ),
     "data not named": ("visualize", [*DRAW, *RESULTS], ("dataset.test_json is not set", "add")),
     "no data to draw": (

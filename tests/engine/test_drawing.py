@@ -53,3 +53,11 @@ def test_boxes_without_masks():
     picture = draw_predictions(grey, predictions, None)
     assert middles(picture) == [[128] * 3] * 2
     assert (picture != 128).any()
+
+
+def test_colours_of_classes_differ():
+    colors = np.array([class_color(index) for index in range(12)])
+    distances = np.abs(colors[:, None] - colors[None]).sum(-1)
+    assert distances[~np.eye(12, dtype=bool)].min() > 0.05
+    assert colors.min() >= 0
+    assert colors.max() <= 1

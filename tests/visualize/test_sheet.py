@@ -9,7 +9,7 @@ from PIL import Image
 
 from iwin_d2.d2.structures import BoxMode
 from iwin_d2.errors import DataError
-from iwin_d2.visualize import class_colors, contact_sheet, load_results
+from iwin_d2.visualize import contact_sheet, load_results
 
 METADATA = SimpleNamespace(
     thing_classes=["nut", "fig"], thing_dataset_id_to_contiguous_id={3: 0, 9: 1}
@@ -163,11 +163,3 @@ def test_classes_that_nobody_named(records, tmp_path):
 def test_a_missing_results_file(tmp_path):
     with pytest.raises(DataError, match=r"results file .*gone\.json does not exist"):
         load_results(tmp_path / "gone.json")
-
-
-def test_class_colors_differ():
-    colors = np.array(class_colors(12))
-    distances = np.abs(colors[:, None] - colors[None]).sum(-1)
-    assert distances[~np.eye(12, dtype=bool)].min() > 0.05
-    assert colors.min() >= 0
-    assert colors.max() <= 1

@@ -1,0 +1,27 @@
+"""Pictures for people: data as the model sees it, predictions beside ground truth, attention."""
+
+from .attention import WindowAttention, find_backbone, window_attention
+from .attention_picture import attention_picture, describe_attention
+from .data import choose_records, draw_data
+from .model import attention_of_file
+from .output import save_picture
+from .predictions import draw_worst
+from .results import check_images, load_results, predict_records
+from .sheet import contact_sheet
+
+__all__ = [
+    "WindowAttention",
+    "attention_of_file",
+    "attention_picture",
+    "check_images",
+    "choose_records",
+    "contact_sheet",
+    "describe_attention",
+    "draw_data",
+    "draw_worst",
+    "find_backbone",
+    "load_results",
+    "predict_records",
+    "save_picture",
+    "window_attention",
+]
