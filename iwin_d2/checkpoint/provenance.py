@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import CheckpointError
@@ -63,7 +63,7 @@ def trace(
     """
     stamp = _read_stamp(content, path)
     published = find_published(str(stamp.get("published") or os.path.basename(path)))
-    if published is not None and not _is_of(published, shapes):
+    if published is not None and not _is_of(published, architecture, shapes):
         published = None
     heads, window = _configured(stamp, content)
     if published is not None:
@@ -108,10 +108,17 @@ def _read_stamp(content: Any, path: str) -> Mapping[str, Any]:
     return stamp
 
 
-def _is_of(published: Published, shapes: Shapes) -> bool:
-    """Whether tensors are those of a published checkpoint, its heads for 22K classes aside."""
-    expected = expected_shapes(published.architecture, last_depthwise=published.last_depthwise)
-    return bool(expected) and expected.items() <= shapes.items()
+def _is_of(published: Published, architecture: Architecture, shapes: Shapes) -> bool:
+    """Whether tensors are those of a published checkpoint, as far as they are known of it.
+
+    The heads for 22K classes, for segmentation and for videos are not looked at.
+    """
+    known = published.architecture
+    expected = expected_shapes(known, last_depthwise=published.last_depthwise) or {}
+    classes = known.num_classes or architecture.num_classes
+    return replace(known, num_classes=classes) == architecture and (
+        expected.items() <= shapes.items()
+    )
 
 
 def _configured(

@@ -80,7 +80,7 @@ class Target:
                 last = len(depths) - 1
                 behind = stage > last or (bool(match[2]) and stage == last)
                 return last + 1 < STAGES and behind
-            if re.match(r"norm\d\.", rest):
+            if re.match(r"norm[0-3]\.", rest):
                 return name not in self.state
         return False
 
