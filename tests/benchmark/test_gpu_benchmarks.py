@@ -269,6 +269,10 @@ class TestProfile:
         kernels = cells(tables[1].splitlines())
         assert kernels["`one / two`"] == ["1", "350.000", "70.0 %"]
 
+        monkeypatch.setattr(gpu_profile, "_profile", lambda run, rounds: self.events()[:3])
+        lines = list(gpu_profile.profile_training(1, gpu))
+        assert len(lines) == 2 and all("sees no kernels on this machine" in x for x in lines)
+
     @pytest.mark.filterwarnings("ignore:CUDA is not available")
     def test_nothing_is_left_of_a_step_without_kernels(self, gpu):
         step = steps.build(_tiny, (1, 3, 64, 64), gpu)
