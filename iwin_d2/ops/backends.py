@@ -36,21 +36,28 @@ __all__ = [
 _VARIABLE = "IWIN_D2_ATTENTION"
 _NAMES = ("auto", "compiled", "reference")
 _KEYS = {"cpu": torch.DispatchKey.CPU, "cuda": torch.DispatchKey.CUDA}
-_FLOATS = (torch.float32, torch.bfloat16, torch.float64)
 
 _MULTIPLE = 16  # of channels: the vectors of the widest instruction set
 
-# Operator of the extension -> the public function that it serves, and the dtypes; None: all.
-OPERATORS: dict[str, tuple[str, tuple[torch.dtype, ...] | None]] = {
-    "partition": ("interleaved_window_partition", None),
-    "merge": ("interleaved_window_merge", None),
+_Dtypes = tuple[torch.dtype, ...] | None  # None: all
+_ANY: dict[str, _Dtypes] = {"cpu": None, "cuda": None}
+_FLOATS: dict[str, _Dtypes] = {
+    "cpu": (torch.float32, torch.bfloat16, torch.float64),
+    "cuda": (torch.float32, torch.bfloat16, torch.float16),
+}
+_FLOAT32: dict[str, _Dtypes] = {"cpu": (torch.float32,)}
+
+# Operator of the extension -> the public function that it serves, and with which dtypes where.
+OPERATORS: dict[str, tuple[str, dict[str, _Dtypes]]] = {
+    "partition": ("interleaved_window_partition", _ANY),
+    "merge": ("interleaved_window_merge", _ANY),
     "attention": ("interleaved_window_attention", _FLOATS),
     "depthwise_conv_add": ("depthwise_conv_add", _FLOATS),
     "bias_gelu": ("bias_gelu", _FLOATS),
-    "iwin_block": ("IwinBlock without gradients", (torch.float32,)),
-    "downsample": ("Downsample without gradients", (torch.float32,)),
-    "linear": ("linear layers of a block", (torch.float32,)),
-    "mlp": ("MLP of a block", (torch.float32,)),
+    "iwin_block": ("IwinBlock without gradients", _FLOAT32),
+    "downsample": ("Downsample without gradients", _FLOAT32),
+    "linear": ("linear layers of a block", _FLOAT32),
+    "mlp": ("MLP of a block", _FLOAT32),
 }
 
 # Reasons that are as they should be.
@@ -144,10 +151,11 @@ def why_not(name: str, x: Tensor, dtype: torch.dtype | None = None) -> str | Non
     device = x.device.type
     if device not in _DEVICES[name]:
         return f"this build of the extension has no {name} for {device}"
-    dtypes, dtype = OPERATORS[name][1], dtype or x.dtype
+    # Nothing is computed on meta, which stands for any device.
+    dtypes, dtype = OPERATORS[name][1].get(device), dtype or x.dtype
     if dtypes is not None and dtype not in dtypes:
-        served = ", ".join(str(x).removeprefix("torch.") for x in dtypes)
-        return f"the compiled {name} serves {served}, not {str(dtype).removeprefix('torch.')}"
+        unserved = str(dtype).removeprefix("torch.")
+        return f"the compiled {name} serves {_names(dtypes)} on {device}, not {unserved}"
     return None
 
 
@@ -189,14 +197,20 @@ def _describe(name: str) -> str:
     if not extension.loaded():
         what = "none" if _wanted == "compiled" else "reference (plain PyTorch)"
         return f"{what}: {extension.reason()}"
-    devices = [
-        f"cpu ({torch.ops.iwin_d2.cpu_capability()})" if device == "cpu" else device
-        for device in _KEYS
+    served = [
+        f"{_device(device)}: {_names(dtypes)}"
+        for device, dtypes in OPERATORS[name][1].items()
         if device in _DEVICES[name]
     ]
-    dtypes = OPERATORS[name][1]
-    served = ", ".join(str(x).removeprefix("torch.") for x in dtypes) if dtypes else "any dtype"
-    return f"compiled on {', '.join(devices) or 'no device'}: {served}"
+    return f"compiled on {'; '.join(served) or 'no device'}"
+
+
+def _device(name: str) -> str:
+    return f"cpu ({torch.ops.iwin_d2.cpu_capability()})" if name == "cpu" else name
+
+
+def _names(dtypes: _Dtypes) -> str:
+    return ", ".join(str(x).removeprefix("torch.") for x in dtypes) if dtypes else "any dtype"
 
 
 def _why_not_here() -> str | None:

@@ -1,6 +1,7 @@
 """What the operators are tried with: windows, sizes, heads, memory layouts, tolerances."""
 
 import itertools
+import math
 import random
 from dataclasses import dataclass, replace
 
@@ -10,6 +11,7 @@ TOLERANCES = {  # of the outputs, of the gradients
     torch.float64: (1e-12, 1e-11),
     torch.float32: (1e-5, 1e-4),
     torch.bfloat16: (1e-2, 2e-2),
+    torch.float16: (2e-3, 5e-3),
 }
 
 LAYOUTS = (
@@ -71,6 +73,14 @@ class Case:
         """The shape of qkv."""
         frames = () if self.frames is None else (self.frames,)
         return (self.batch, *frames, *self.size, 3 * self.heads * self.head_dim)
+
+    @property
+    def products(self):
+        """About how many a kernel works out that takes tiles of 64 tokens."""
+        groups = (-(-side // of_window) for side, of_window in zip(self.size, self.window))
+        tokens = math.prod(self.window) * (self.frames or 1)
+        windows = self.batch * math.prod(groups)
+        return windows * self.heads * (-(-tokens // 64) * 64) ** 2 * self.head_dim
 
     def inputs(self, dtype):
         """Return qkv, pad_qkv (or None) and a gradient of the output, on the CPU."""

@@ -1,8 +1,31 @@
-"""The backend as a fixture: tests that ask for it run once for each."""
+"""The backend as a fixture: tests that ask for it run once for each, with the dtypes it serves."""
 
 import pytest
 import torch
-from op_backends import COMPILED, REFERENCE, SYMBOLIC
+from op_backends import COMPILED, EMULATED, REFERENCE, SYMBOLIC
+
+MANY_PRODUCTS = 20e6
+
+
+@pytest.hookimpl(tryfirst=True)  # before marks are looked at
+def pytest_collection_modifyitems(config, items):
+    """Leave out what a backend does not serve: the dtype of a test with one as a parameter.
+
+    Emulated CUDA is alone, and slow.
+    """
+    kept, left_out = [], []
+    for item in items:
+        parameters = item.callspec.params if hasattr(item, "callspec") else {}
+        dtype, case = parameters.get("dtype"), parameters.get("case")
+        tried = [value for value in parameters.values() if hasattr(value, "dtypes")]
+        unserved = dtype is not None and any(dtype not in backend.dtypes for backend in tried)
+        plain = EMULATED and not all(backend.compiled for backend in tried)
+        (left_out if unserved or plain else kept).append(item)
+        if EMULATED and getattr(case, "products", 0) > MANY_PRODUCTS:
+            item.add_marker(pytest.mark.slow)
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = kept
 
 
 def _name(backend):

@@ -1,7 +1,8 @@
 """Every backend of the operators as one parameter of the tests.
 
 A backend is called as the public functions are. The compiled ones run on the CPU once for each
-instruction set, on CUDA where there is a device.
+instruction set, on CUDA where there is a device. The extension of tests/cuda_emulator holds the
+kernels of CUDA, registered for the CPU: where it is loaded, it is the only compiled backend.
 """
 
 import contextlib
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from iwin_d2.ops import (
+    backends,
     extension,
     interleaved_window_attention,
     interleaved_window_merge,
@@ -20,10 +22,29 @@ from iwin_d2.ops import (
     use_backend,
 )
 
+DTYPES = dict(backends.OPERATORS["attention"][1])
+
+
+def _is_emulated():
+    extension.load()
+    return extension.loaded() and "emulated CUDA" in torch.ops.iwin_d2.build_info()
+
+
+def _serve_on_the_cpu_what_cuda_serves():
+    """Tell the package what it need not know: that these kernels for the CPU are CUDA's."""
+    for name, (public, dtypes) in backends.OPERATORS.items():
+        of_cuda = {"cpu": dtypes["cuda"]} if "cuda" in dtypes else {}
+        backends.OPERATORS[name] = (public, of_cuda)
+
+
+EMULATED = _is_emulated()
+if EMULATED:
+    _serve_on_the_cpu_what_cuda_serves()
+not_emulated = pytest.mark.skipif(EMULATED, reason="is about the CPU's own kernels")
+
 
 def devices():
     """The devices that compiled operators run on here: there is one, and the build has kernels."""
-    extension.load()
     built = extension.loaded() and torch.ops.iwin_d2.attention.default.has_kernel_for_dispatch_key(
         torch.DispatchKey.CUDA
     )
@@ -38,6 +59,11 @@ class PlainBackend:
     module: object
     device: str = "cpu"
     compiled = False
+    dtypes = (torch.float32, torch.bfloat16, torch.float64)
+    # Whether an infinite number stays one; where it is split into a sum of two, it becomes NaN.
+    keeps_infinities = True
+    # Whether the attention's weights and their gradients are rounded to the dtype.
+    rounds_weights = True
 
     @contextlib.contextmanager
     def chosen(self):
@@ -66,11 +92,27 @@ class CompiledBackend:
     name: str
     device: str = "cpu"
     isa: str | None = None
+    kernels: str = "cpu"  # of which device
     compiled = True
 
     attention = staticmethod(interleaved_window_attention)
     partition = staticmethod(interleaved_window_partition)
     merge = staticmethod(interleaved_window_merge)
+
+    @property
+    def dtypes(self):
+        """What the kernels with floating-point numbers serve."""
+        return DTYPES[self.kernels]
+
+    @property
+    def keeps_infinities(self):
+        """As PlainBackend's."""
+        return self.kernels != "cuda"
+
+    @property
+    def rounds_weights(self):
+        """As PlainBackend's: matrix products of 16-bit numbers take nothing else."""
+        return self.kernels == "cuda"
 
     @contextlib.contextmanager
     def chosen(self):
@@ -97,9 +139,10 @@ class CompiledBackend:
 
 
 ISAS = ("avx512", "avx2", "baseline")
-COMPILED = [
-    *(CompiledBackend(isa, isa=isa) for isa in ISAS),
-    *(CompiledBackend(device, device) for device in devices() if device != "cpu"),
-]
+if EMULATED:
+    COMPILED = [CompiledBackend("emulated_cuda", kernels="cuda")]
+else:
+    COMPILED = [CompiledBackend(isa, isa=isa) for isa in ISAS]
+    COMPILED += [CompiledBackend(d, d, kernels=d) for d in devices() if d != "cpu"]
 REFERENCE = PlainBackend("reference", reference)
 SYMBOLIC = PlainBackend("symbolic", symbolic)
