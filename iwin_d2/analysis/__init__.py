@@ -1,0 +1,6 @@
+"""What a detector holds and does: parameters, multiply-adds, activations."""
+
+from .counting import Analysis, ModuleCount, analyze
+from .tables import comparison_table, module_table
+
+__all__ = ["Analysis", "ModuleCount", "analyze", "comparison_table", "module_table"]
