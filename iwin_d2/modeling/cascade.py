@@ -172,7 +172,7 @@ class CascadeMaskROIHeads(ROIHeads):
         self, stage: int, predictions: Predictions, proposals: list[Instances], classes: Tensor
     ) -> list[Instances]:
         """Apply to each proposal the deltas of its entry in `classes`, clipped to its image."""
-        deltas = predictions[1].view(len(classes), -1, 4)
+        deltas = predictions[1].unflatten(1, (-1, 4))
         if deltas.shape[1] > 1:  # class-specific
             deltas = deltas[torch.arange(len(classes), device=classes.device), classes]
         else:

@@ -56,6 +56,18 @@ def test_an_image_without_objects_trains():
             sum(losses.values()).backward()
 
 
+@pytest.mark.parametrize("num_images", [1, 2])
+def test_images_without_proposals_have_no_detections(num_images):
+    """As where no value of the maps is a number any more."""
+    model = instantiate(shrunken_cascade()).eval()
+    features = {f"p{level}": torch.zeros(num_images, 16, 8, 8) for level in range(2, 6)}
+    nothing = Instances((64, 64))
+    nothing.proposal_boxes, nothing.objectness_logits = Boxes(torch.zeros(0, 4)), torch.zeros(0)
+    with torch.no_grad():
+        detections, _ = model.roi_heads(None, features, [nothing] * num_images)
+    assert [len(found) for found in detections] == [0] * num_images
+
+
 def test_stage_weights_scale_every_loss_of_a_stage():
     def losses(weights):
         config = shrunken_cascade()
