@@ -56,14 +56,40 @@ __global__ void maximum_and_first(const float* from, float* to) {
   to[threadIdx.x] = most + __shfl_sync(kAllLanes, from[threadIdx.x], 5);
 }
 
-__global__ void read_shared(int64_t offset, unsigned char* to) {
+// Nobody has written there: NaN.
+__global__ void read_shared(int64_t offset, float* to) {
   IWIN_SHARED(memory);
-  to[threadIdx.x] = memory[offset + threadIdx.x];
+  to[threadIdx.x] = reinterpret_cast<float*>(memory)[offset + threadIdx.x];
 }
 
 __global__ void write_shared(int64_t offset) {
   IWIN_SHARED(memory);
-  memory[offset + threadIdx.x] = 1;
+  reinterpret_cast<float*>(memory)[offset + threadIdx.x] = 1.0f;
+}
+
+// Who comes when: on one thread of the processor, places[0] counts.
+__global__ void note_order(int64_t* places) {
+  places[1 + blockIdx.x * blockDim.x + threadIdx.x] = places[0]++;
+  __syncwarp();
+}
+
+enum class Forgets { nothing, to_wait, the_barrier };
+
+// 16 bytes each thread by way of shared memory; what its neighbour has copied.
+template <Forgets forgets>
+__global__ void copy_asynchronously(const float* from, float* to) {
+  IWIN_SHARED(memory);
+  float* numbers = reinterpret_cast<float*>(memory);
+  emulator::copy_async(numbers + 4 * threadIdx.x, from + 4 * threadIdx.x);
+  if (forgets != Forgets::to_wait) {
+    emulator::wait_for_copies();
+  }
+  if (forgets != Forgets::the_barrier) {
+    __syncwarp();
+  }
+  for (int i = 0; i < 4; i++) {
+    to[4 * threadIdx.x + i] = numbers[4 * ((threadIdx.x + 1) % kWarp) + i];
+  }
 }
 
 __global__ void some_wait() {
@@ -90,45 +116,82 @@ __global__ void copy_chunk(const float* from, float* to, int64_t offset) {
   store_chunk(to + 4 * threadIdx.x, load_chunk(from + offset + 4 * threadIdx.x));
 }
 
-// d = c + a b of one warp, a [16, Depth], b [Depth, 8], the fragments filled number by number.
-template <typename T>
-__global__ void multiply(const T* a, const T* b, const float* c, float* to) {
-  const int g = threadIdx.x / 4, t = threadIdx.x % 4;
-  const auto pair = [](T low, T high) { return uint32_t{low.x} | uint32_t{high.x} << 16; };
-  const uint32_t fragment_a[4] = {
-      pair(a[g * 16 + 2 * t], a[g * 16 + 2 * t + 1]),
-      pair(a[(g + 8) * 16 + 2 * t], a[(g + 8) * 16 + 2 * t + 1]),
-      pair(a[g * 16 + 2 * t + 8], a[g * 16 + 2 * t + 9]),
-      pair(a[(g + 8) * 16 + 2 * t + 8], a[(g + 8) * 16 + 2 * t + 9])};
-  const uint32_t fragment_b[2] = {
-      pair(b[2 * t * 8 + g], b[(2 * t + 1) * 8 + g]),
-      pair(b[(2 * t + 8) * 8 + g], b[(2 * t + 9) * 8 + g])};
-  float d[4] = {
-      c[g * 8 + 2 * t], c[g * 8 + 2 * t + 1], c[(g + 8) * 8 + 2 * t], c[(g + 8) * 8 + 2 * t + 1]};
-  emulator::mma(d, fragment_a, fragment_b, T{});
-  to[g * 8 + 2 * t] = d[0];
-  to[g * 8 + 2 * t + 1] = d[1];
-  to[(g + 8) * 8 + 2 * t] = d[2];
-  to[(g + 8) * 8 + 2 * t + 1] = d[3];
+// Fragments as the PTX ISA gives them ("Matrix Fragments for mma.m16n8k16" and "for mma.m16n8k8"):
+// where element i of this lane is in its matrix.
+struct Place {
+  int row;
+  int column;
+};
+
+__device__ Place place_in_a(int i) {
+  const int group = threadIdx.x >> 2, in_group = threadIdx.x % 4;
+  const bool upper = (0 <= i && i < 2) || (4 <= i && i < 6);
+  return {upper ? group : group + 8, in_group * 2 + (i & 1) + (i >= 4 ? 8 : 0)};
 }
 
-template <bool Round>
+__device__ Place place_in_b(int i) {
+  const int group = threadIdx.x >> 2, in_group = threadIdx.x % 4;
+  return {in_group * 2 + (i & 1) + (i >= 2 ? 8 : 0), group};
+}
+
+__device__ Place place_in_tf32_a(int i) {
+  const int group = threadIdx.x >> 2, in_group = threadIdx.x % 4;
+  return {i == 0 || i == 2 ? group : group + 8, i < 2 ? in_group : in_group + 4};
+}
+
+__device__ Place place_in_tf32_b(int i) {
+  const int group = threadIdx.x >> 2, in_group = threadIdx.x % 4;
+  return {i == 0 ? in_group : in_group + 4, group};
+}
+
+__device__ Place place_in_c(int i) {
+  const int group = threadIdx.x >> 2, in_group = threadIdx.x % 4;
+  return {i < 2 ? group : group + 8, in_group * 2 + (i & 1)};
+}
+
+template <typename T>
+__device__ T& element(T* matrix, int columns, Place place) {
+  return matrix[place.row * columns + place.column];
+}
+
+// to = c + a b of one warp: [16, 8], [16, 16], [16, 8].
+template <typename T>
+__global__ void multiply(const T* a, const T* b, const float* c, float* to) {
+  uint32_t fragment_a[4] = {}, fragment_b[2] = {};
+  float d[4];
+  for (int i = 0; i < 8; i++) {
+    fragment_a[i / 2] |= uint32_t{element(a, 16, place_in_a(i)).x} << i % 2 * 16;
+  }
+  for (int i = 0; i < 4; i++) {
+    fragment_b[i / 2] |= uint32_t{element(b, 8, place_in_b(i)).x} << i % 2 * 16;
+    d[i] = element(c, 8, place_in_c(i));
+  }
+  emulator::mma(d, fragment_a, fragment_b, T{});
+  for (int i = 0; i < 4; i++) {
+    element(to, 8, place_in_c(i)) = d[i];
+  }
+}
+
+// The same with a of 16 x 8 and b of 8 x 8 numbers.
+template <bool kRound>
 __global__ void multiply_tf32(const float* a, const float* b, const float* c, float* to) {
-  const int g = threadIdx.x / 4, t = threadIdx.x % 4;
-  const auto round = [](float x) { return Round ? emulator::round_to_tf32(x) : x; };
-  const float fragment_a[4] = {
-      round(a[g * 8 + t]),
-      round(a[(g + 8) * 8 + t]),
-      round(a[g * 8 + t + 4]),
-      round(a[(g + 8) * 8 + t + 4])};
-  const float fragment_b[2] = {round(b[t * 8 + g]), round(b[(t + 4) * 8 + g])};
-  float d[4] = {
-      c[g * 8 + 2 * t], c[g * 8 + 2 * t + 1], c[(g + 8) * 8 + 2 * t], c[(g + 8) * 8 + 2 * t + 1]};
+  float fragment_a[4], fragment_b[2], d[4];
+  const auto round = [](float x) { return kRound ? emulator::round_to_tf32(x) : x; };
+  for (int i = 0; i < 4; i++) {
+    fragment_a[i] = round(element(a, 8, place_in_tf32_a(i)));
+    d[i] = element(c, 8, place_in_c(i));
+  }
+  for (int i = 0; i < 2; i++) {
+    fragment_b[i] = round(element(b, 8, place_in_tf32_b(i)));
+  }
   emulator::mma_tf32(d, fragment_a, fragment_b);
-  to[g * 8 + 2 * t] = d[0];
-  to[g * 8 + 2 * t + 1] = d[1];
-  to[(g + 8) * 8 + 2 * t] = d[2];
-  to[(g + 8) * 8 + 2 * t + 1] = d[3];
+  for (int i = 0; i < 4; i++) {
+    element(to, 8, place_in_c(i)) = d[i];
+  }
+}
+
+__global__ void round_numbers(const float* from, float* to) {
+  to[threadIdx.x] = emulator::round_to_tf32(from[threadIdx.x]);
 }
 
 // [16, 16] and [16, 8] by way of shared memory, as kernels do it: a's four quarters are the
@@ -148,14 +211,12 @@ __global__ void load_and_multiply(const T* a, const T* b, float* to, int64_t off
   emulator::load_matrix_x4(
       fragment_a, shared_a + (row + matrix % 2 * 8) * 16 + matrix / 2 * 8 + offset, false);
   emulator::load_matrix_x4(fragment_b, shared_b + (row + matrix * 8) * 8, true);
+  const uint32_t first_two[2] = {fragment_b[0], fragment_b[1]};
   float d[4] = {};
-  const uint32_t needed[2] = {fragment_b[0], fragment_b[1]};
-  emulator::mma(d, fragment_a, needed, T{});
-  const int g = threadIdx.x / 4, t = threadIdx.x % 4;
-  to[g * 8 + 2 * t] = d[0];
-  to[g * 8 + 2 * t + 1] = d[1];
-  to[(g + 8) * 8 + 2 * t] = d[2];
-  to[(g + 8) * 8 + 2 * t + 1] = d[3];
+  emulator::mma(d, fragment_a, first_two, T{});
+  for (int i = 0; i < 4; i++) {
+    element(to, 8, place_in_c(i)) = d[i];
+  }
 }
 
 // Starts the kernel of this name. What it reads comes first in `tensors`, then what it writes.
@@ -192,9 +253,19 @@ void run(
   } else if (name == "maximum_and_first") {
     start(maximum_and_first, floats(0), floats(1));
   } else if (name == "read_shared") {
-    start(read_shared, offset, tensors.at(0).data_ptr<unsigned char>());
+    start(read_shared, offset, floats(0));
   } else if (name == "write_shared") {
     start(write_shared, offset);
+  } else if (name == "note_order") {
+    start(note_order, tensors.at(0).data_ptr<int64_t>());
+  } else if (name == "copy_asynchronously") {
+    start(copy_asynchronously<Forgets::nothing>, floats(0), floats(1));
+  } else if (name == "copy_asynchronously without waiting") {
+    start(copy_asynchronously<Forgets::to_wait>, floats(0), floats(1));
+  } else if (name == "copy_asynchronously without a barrier") {
+    start(copy_asynchronously<Forgets::the_barrier>, floats(0), floats(1));
+  } else if (name == "round_numbers") {
+    start(round_numbers, floats(0), floats(1));
   } else if (name == "some_wait") {
     start(some_wait);
   } else if (name == "some_lanes_wait") {
