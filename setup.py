@@ -217,18 +217,13 @@ def extension(kind, found):
     if kind == "cuda":
         files += found.cuda_sources
         version = ".".join(map(str, found.toolkit_version))
-        built_for = " ".join([*(f"sm_{n}" for n in ARCHITECTURES), f"compute_{ARCHITECTURES[-1]}"])
+        built_for = " ".join(code for _, code in ARCHITECTURES)
         cxx += [f'-DIWIN_D2_WITH_CUDA="CUDA {version} ({built_for})"']
         cxx += ["-isystem", str(found.toolkit / "include")]
         libraries += ["c10_cuda", "cudart"]
         library_dirs += [str(found.toolkit / name) for name in ("lib64", "lib")]
-        flags["nvcc"] = [
-            *common,
-            *(f"-gencode=arch=compute_{n},code=sm_{n}" for n in ARCHITECTURES),
-        ]
-        # And PTX, from which the driver makes code for what comes later.
-        newest = f"compute_{ARCHITECTURES[-1]}"
-        flags["nvcc"].append(f"-gencode=arch={newest},code={newest}")
+        targets = [f"-gencode=arch={arch},code={code}" for arch, code in ARCHITECTURES]
+        flags["nvcc"] = [*common, *targets]
     cxx += shlex.split(os.environ.get("CXXFLAGS", ""))
     return Extension(
         "iwin_d2._C",
