@@ -32,4 +32,13 @@ train = {
     "ema": {"enabled": False, "decay": 0.9998},  # evaluate and keep a moving average of the weights
     "best_checkpoint": {"metric": None, "mode": "max"},  # e.g. bbox/AP, or validation/total_loss
     "val_loss_period": 0,  # iterations between measurements of the losses on the test set
+    # After each evaluation, the predictions on so many images of the test set are drawn there.
+    "tensorboard": {"enabled": True, "sample_images": 4},
+    # Evaluate and predict on several views of each image. The scales are relative to what
+    # dataloader.test makes of it: for a short side of 800, these are 400, 500, ..., 1200.
+    "test_time_augmentation": {
+        "enabled": False,
+        "scales": [0.5, 0.625, 0.75, 0.875, 1.0, 1.125, 1.25, 1.375, 1.5],
+        "flip": True,
+    },
 }

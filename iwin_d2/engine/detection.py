@@ -13,7 +13,7 @@ from torch import nn
 from ..checkpoint import Checkpointer
 from ..checkpoint.download import locate
 from ..config_overrides import apply_overrides, parameter_names
-from ..d2.engine import create_ddp_model, default_setup, default_writers, hooks
+from ..d2.engine import create_ddp_model, default_setup, hooks
 from ..d2.evaluation import flatten_results_dict, inference_on_dataset, print_csv_format
 from ..d2.utils import comm
 from ..errors import CheckpointError, ConfigError
@@ -28,7 +28,9 @@ from .memory import explain_out_of_memory
 from .model_check import check_num_classes, explain_misfit
 from .reproducible import use_deterministic_algorithms
 from .settings import TrainSettings
+from .tensorboard import PredictionSamples, TensorBoardWriter, make_samples, make_writers
 from .trainer import DetectionTrainer
+from .tta import as_evaluated
 from .validation import check_val_loss, validation_losses
 
 __all__ = ["do_test", "do_train", "evaluate_only", "load_config", "run_detection"]
@@ -91,18 +93,21 @@ def evaluate_only(cfg, resume: bool = False) -> dict:
     return do_test(cfg, model)
 
 
-def do_test(cfg, model: nn.Module) -> dict:
+def do_test(cfg, model: nn.Module, samples: PredictionSamples | None = None) -> dict:
     """Evaluate a model on cfg.dataloader.test; {} where the config has no evaluator.
 
-    An evaluator that takes `output_dir` and is not given one writes into `inference` in the run's
-    output folder.
+    With test-time augmentation where train.test_time_augmentation asks for it. An evaluator that
+    takes `output_dir` and is not given one writes into `inference` in the run's output folder.
+    `samples` keeps what is predicted on its images.
     """
     if not _evaluates(cfg):
         return {}
     evaluator, loader = _build_evaluation(cfg)
     check_num_classes(model, cfg, "test")
-    with explain_out_of_memory(model), explain_misfit(model):
-        results = inference_on_dataset(model, loader, evaluator)
+    evaluated = as_evaluated(model, cfg.train)
+    with explain_out_of_memory(evaluated), explain_misfit(model):
+        evaluators = evaluator if samples is None else [evaluator, samples]
+        results = inference_on_dataset(evaluated, loader, evaluators)
     print_csv_format(results)
     return results
 
@@ -139,7 +144,7 @@ def do_train(cfg, resume: bool = False) -> dict:
     optimizer = _build_optimizer(cfg, model)
     train_loader = build(cfg, "dataloader.train")
     check_num_classes(model, cfg, "train")
-    _try_evaluation(cfg, settings)
+    _try_evaluation(cfg, settings, model)
     _scale_learning_rate(optimizer, train_loader, settings)
     trainer = DetectionTrainer(
         _distribute(cfg, model),
@@ -165,7 +170,9 @@ def do_train(cfg, resume: bool = False) -> dict:
         if start > 0:
             evaluation.resume_best()
             tidy_metrics(os.path.join(cfg.train.output_dir, "metrics.json"), start)
-        writers = default_writers(cfg.train.output_dir, cfg.train.max_iter)
+        writers, evaluation.tensorboard = make_writers(
+            cfg.train.output_dir, cfg.train.max_iter, start, settings.tensorboard
+        )
         trainer.register_hooks([hooks.PeriodicWriter(writers, period=cfg.train.log_period)])
     trainer.save_checkpoint = functools.partial(_save_now, checkpointer, trainer)
     with explain_out_of_memory(trainer.model):
@@ -173,19 +180,22 @@ def do_train(cfg, resume: bool = False) -> dict:
     return evaluation.results
 
 
-def _try_evaluation(cfg, settings: TrainSettings) -> None:
+def _try_evaluation(cfg, settings: TrainSettings, model: nn.Module) -> None:
     """Build once what will evaluate, so that its faults show now and not after hours of training.
 
     The model's own are found where it is evaluated.
     """
     if _evaluates(cfg):
         _build_evaluation(cfg)
+        as_evaluated(model, cfg.train)
     if settings.val_loss_period:
         build(cfg, "dataloader.val_loss")
 
 
 class _Evaluation:
-    """The evaluations of a training: results, validation losses, and the best weights."""
+    """The evaluations of a training: results, validation losses, best weights, pictures."""
+
+    tensorboard: TensorBoardWriter | None = None
 
     def __init__(self, cfg, settings: TrainSettings, trainer, checkpointer, ema: ModelEMA | None):
         self.results: dict = {}
@@ -195,6 +205,8 @@ class _Evaluation:
         self._best = None
         if settings.best_metric:
             self._best = BestWeights(checkpointer, settings.best_metric, settings.best_mode)
+        wanted = settings.sample_images if settings.tensorboard and _evaluates(cfg) else 0
+        self._samples = make_samples(cfg, wanted)
 
     def register_hooks(self) -> None:
         """Evaluate every train.eval_period and measure losses every train.val_loss_period."""
@@ -218,7 +230,9 @@ class _Evaluation:
 
     def _evaluate(self) -> dict:
         self.results.clear()
-        self.results.update(do_test(self._cfg, self._evaluated))
+        self.results.update(do_test(self._cfg, self._evaluated, self._samples))
+        if self.tensorboard and self._samples:
+            self.tensorboard.add_pictures(self._samples.pictures(), self._trainer.storage.iter)
         return self._consider(self.results)
 
     def _consider(self, results: dict) -> dict[str, float]:

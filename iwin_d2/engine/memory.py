@@ -34,7 +34,8 @@ def explain_out_of_memory(model: nn.Module) -> Iterator[None]:
             "make images smaller (short_edge_length and max_size of ResizeShortestEdge), set "
             "train.amp.enabled=True or model.backbone.bottom_up.use_checkpoint=True"
             if last["training"]
-            else "lower the batch size of dataloader.test, or make its images smaller"
+            else "lower the batch size of dataloader.test, or make its images smaller (also by "
+            "train.test_time_augmentation.scales, where that is enabled)"
         )
         first_line = str(error).strip().splitlines()[0]
         raise TrainingError(

@@ -26,6 +26,7 @@ from ..d2.evaluation import inference_context
 from ..d2.structures import Boxes, Instances
 from ..data.mapper import DetectionMapper
 from ..errors import CheckpointError, ConfigError, DataError, UserError
+from ..modeling.tta import DetectorWithTTA
 from .build import build
 from .class_names import find_metadata, read_checkpoint_metadata, settle_num_classes
 from .cli import name_missing_values, pick_device
@@ -33,6 +34,7 @@ from .detection import load_config
 from .images import image_to_rgb, read_rgb
 from .model_check import explain_misfit
 from .pipeline import batched_map, ordered_map
+from .tta import as_evaluated
 
 __all__ = ["Predictor"]
 
@@ -68,7 +70,7 @@ class Predictor:
     Attributes:
         cfg: the config as it was used, overrides applied.
         weights: the checkpoint's file.
-        model: the module, in eval mode.
+        model: the module, in eval mode, without test-time augmentation.
         device: where it runs.
         mapper: that of cfg.dataloader.test.
     """
@@ -124,6 +126,7 @@ class Predictor:
             weights, checkpointables=[], fill=True, options=_init_options(self.cfg)
         )
         self.model.eval()
+        self._detector = as_evaluated(self.model, OmegaConf.select(self.cfg, "train"))
 
     @functools.cached_property
     def metadata(self):
@@ -231,17 +234,17 @@ class Predictor:
         try:
             with (
                 torch.no_grad(),
-                inference_context(self.model),
+                inference_context(self._detector),
                 torch.autocast(self.device.type, dtype=self._amp_dtype, enabled=enabled),
                 explain_misfit(self.model),
             ):
-                outputs = self.model(inputs)
+                outputs = self._detector(inputs)
         except torch.OutOfMemoryError as error:
             height, width = (max(item["image"].shape[axis] for item in inputs) for axis in (1, 2))
             raise ConfigError(
                 f"{self.device} has too little memory to predict {len(inputs)} images of up to "
                 f"{width} x {height} pixels together: lower the batch size, or what the "
-                "augmentations of dataloader.test.mapper enlarge images to."
+                f"augmentations of dataloader.test.mapper enlarge images to{self._or_scales()}."
             ) from error
         return [{key: _finished(value) for key, value in output.items()} for output in outputs]
 
@@ -269,9 +272,17 @@ class Predictor:
             return self._map_file(str(path))
 
     def _padded_size(self, image: torch.Tensor) -> tuple[int, ...]:
-        """The size that the model pads an image to when it is alone."""
+        """The size, of every view, that the model pads an image to when it is alone."""
         step = max(getattr(getattr(self.model, "backbone", None), "size_divisibility", 1), 1)
-        return tuple(-(-side // step) * step for side in image.shape[-2:])
+        sizes = [tuple(image.shape[-2:])]
+        if isinstance(self._detector, DetectorWithTTA):
+            sizes = self._detector.view_sizes(sizes[0])
+        return tuple(-(-side // step) * step for size in sizes for side in size)
+
+    def _or_scales(self) -> str:
+        """What else can be lowered where memory does not suffice."""
+        augmented = isinstance(self._detector, DetectorWithTTA)
+        return ", or train.test_time_augmentation.scales" if augmented else ""
 
 
 def _as_config(config, overrides: Sequence[str]) -> DictConfig:

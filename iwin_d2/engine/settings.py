@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from ..checkpoint import LoadOptions
 from ..checkpoint.options import make_options
 from ..errors import ConfigError
+from ..modeling.tta import SCALES
 
-__all__ = ["TrainSettings"]
+__all__ = ["TTASettings", "TrainSettings"]
 
 _DTYPES = {
     "float16": torch.float16,
@@ -36,6 +37,8 @@ class TrainSettings:
         ema_decay: of the moving average of the weights; None for no average.
         best_metric: the result by which model_best.pth is chosen; None for no such file.
         best_mode: "max" or "min".
+        tensorboard: whether to write for TensorBoard, where that is installed.
+        sample_images: of how many test images the predictions are drawn there.
         init_options: how train.init_checkpoint is loaded.
         val_loss_period: iterations between two measurements of the losses on validation data;
             0 for none.
@@ -53,6 +56,8 @@ class TrainSettings:
     best_mode: str
     val_loss_period: int
     lr_reference_batch_size: int | None
+    tensorboard: bool
+    sample_images: int
     init_options: LoadOptions
 
     @classmethod
@@ -64,6 +69,7 @@ class TrainSettings:
         """
         section = _Section(train)
         _check_common(section)
+        TTASettings.read(train)
         ema = section.flag("ema.enabled")
         return cls(
             amp=section.flag("amp.enabled"),
@@ -76,7 +82,37 @@ class TrainSettings:
             best_mode=section.choice("best_checkpoint.mode", ("max", "min")) or "max",
             val_loss_period=section.count("val_loss_period", 0, low=0),
             lr_reference_batch_size=section.count("lr_reference_batch_size", None, low=1),
+            tensorboard=section.flag("tensorboard.enabled", default=True),
+            sample_images=section.count("tensorboard.sample_images", 4, low=0),
             init_options=make_options("train.init_options.", **section.mapping("init_options")),
+        )
+
+
+@dataclass(frozen=True)
+class TTASettings:
+    """How a detector is evaluated and predicts with test-time augmentation.
+
+    Attributes:
+        scales: the sizes in which it sees an image, relative to what dataloader.test makes of it.
+        flip: whether it sees each flipped, too.
+    """
+
+    scales: tuple[float, ...]
+    flip: bool
+
+    @classmethod
+    def read(cls, train: DictConfig | None) -> "TTASettings | None":
+        """Read a config's `train` section; None where it does not ask for test-time augmentation.
+
+        Raises:
+            ConfigError: for a value that makes no sense.
+        """
+        section = _Section(train if train is not None else DictConfig({}))
+        if not section.flag("test_time_augmentation.enabled"):
+            return None
+        return cls(
+            scales=section.numbers("test_time_augmentation.scales", SCALES, low=0),
+            flip=section.flag("test_time_augmentation.flip", default=True),
         )
 
 
@@ -121,11 +157,11 @@ class _Section:
     def _wrong(self, path: str, value: Any, wanted: str) -> ConfigError:
         return ConfigError(f"train.{path}={value} makes no sense: set it to {wanted}.")
 
-    def flag(self, path: str) -> bool:
+    def flag(self, path: str, default: bool = False) -> bool:
         value = self._get(path)
         if value not in (None, True, False):
             raise self._wrong(path, value, "True or False")
-        return bool(value)
+        return default if value is None else bool(value)
 
     def count(self, path: str, default: int | None, low: int | None = None) -> int | None:
         value = self._get(path)
@@ -149,6 +185,15 @@ class _Section:
             above = f"above {low}" if high == math.inf else f"between {low} and {high}"
             raise self._wrong(path, value, f"a number {above}")
         return float(value)
+
+    def numbers(self, path: str, default: tuple[float, ...], low: float) -> tuple[float, ...]:
+        values = self._get(path)
+        if values is None:
+            return default
+        listed = list(values) if isinstance(values, ListConfig) else []
+        if not listed or not all(type(v) in (int, float) and low < v < math.inf for v in listed):
+            raise self._wrong(path, values, f"a list of numbers above {low}")
+        return tuple(float(value) for value in listed)
 
     def text(self, path: str) -> str | None:
         value = self._get(path)
