@@ -25,6 +25,7 @@ ALLOWED = {
     "checkpoint": {"d2"},
     "data": {"d2"},
     "engine": {"d2", "data", "checkpoint", "modeling", "ops"},
+    "visualize": {"d2", "data", "checkpoint", "modeling", "ops", "engine"},
     "analysis": {"d2", "engine", "ops"},
     "model_zoo": {"d2", "checkpoint", "engine"},
     "native": set(),

@@ -72,7 +72,7 @@ def _data_arguments(command: argparse.ArgumentParser) -> None:
     text = "the part of the config's dataloader (train); val_loss is the test set with annotations"
     add("--part", default="train", metavar="NAME", help=text)
     add("--max-images", type=count(1), default=8, metavar="N", help="spread over the data set (8)")
-    add("--image-ids", type=count(0), nargs="+", metavar="ID", help="these images instead")
+    add("--image-ids", type=_ids, metavar="ID,ID", help="these images of the data set instead")
     add("--draws", type=count(1), default=3, metavar="N", help="augmented versions of each (3)")
     add("--seed", type=count(0), default=0, metavar="N", help="of the augmentations (0)")
 
@@ -103,6 +103,10 @@ def _attention_arguments(command: argparse.ArgumentParser) -> None:
     add("--head", type=_head, default="mean", metavar="N", help="from 0, mean (default), or all")
     text = "the pixel of the image whose token attends (the middle)"
     add("--at", type=_point, metavar="X,Y", help=text)
+
+
+def _ids(text: str) -> list[int]:
+    return [count(0)(part) for part in text.split(",")]
 
 
 def _head(text: str) -> int | str:

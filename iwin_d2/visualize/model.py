@@ -1,6 +1,7 @@
 """The attention of a config's detector on an image file."""
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -57,13 +58,15 @@ def attention_of_file(
             f"The point {x:g},{y:g} is outside of {image}, which is {width} x {height} pixels: "
             f"give x from 0 to {width - 1} and y from 0 to {height - 1}."
         )
+    for key in ("model", "dataloader.test.mapper"):
+        if OmegaConf.select(cfg, key) is None:
+            raise ConfigError(f"The config has no {key}: give a detector's, with its test data.")
     mapper = build(cfg, "dataloader.test.mapper")
-    if mapper is None:
-        raise ConfigError(
-            "The config has no dataloader.test.mapper, which prepares images: give a config that "
-            "has one."
-        )
-    model_input = mapper({"file_name": str(image), "image_id": 0, "height": height, "width": width})
+    record = {"file_name": str(image), "image_id": 0, "height": height, "width": width}
+    try:
+        model_input = mapper(record)
+    except DataError as error:  # of a data set, which there is none of here
+        raise DataError(re.sub(r"^image id 0: ", "", error.sentence)) from error
     model = _load_model(cfg, weights)
     # Augmentations of test images change nothing but their size.
     scale_y, scale_x = (a / b for a, b in zip(model_input["image"].shape[-2:], (height, width)))
@@ -84,7 +87,5 @@ def _load_model(cfg: DictConfig, weights: str | os.PathLike | None):
     settle_num_classes(cfg, read_checkpoint_metadata(path))
     device = pick_device(str(OmegaConf.select(cfg, "train.device") or "cpu"))
     model = build(cfg, "model")
-    if model is None:
-        raise ConfigError("The config has no model: give the config of a detector.")
     load_pretrained(find_backbone(model), path)
     return model.to(device).eval()
