@@ -56,4 +56,4 @@ def test_published_flops_follow_from_what_is_counted(name):
         + found.elementwise
         + projections_of_padding(cfg.model.backbone.bottom_up)
     )
-    assert as_published / 1e9 == pytest.approx(PUBLISHED[name], abs=1)
+    assert int(as_published / 1e9) == PUBLISHED[name]  # cut off, not rounded
