@@ -10,48 +10,52 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from op_backends import COMPILED, REFERENCE
+from op_backends import COMPILED, REFERENCE, not_emulated
 from torch.utils.flop_counter import FlopCounterMode
 
 from iwin_d2.ops import use_backend
 from iwin_d2.ops.depthwise_conv import depthwise_conv_add
 
-BACKENDS = [REFERENCE, *(backend for backend in COMPILED if backend.device == "cpu")]
-SIZES = [(1, 1), (1, 9), (9, 1), (2, 2), (5, 7), (13, 6)]
-CHANNELS = [1, 3, 8, 17, 96, 100]
+BACKENDS = [REFERENCE, *COMPILED]
+SIZES = [(1, 1), (1, 9), (9, 1), (2, 2), (5, 7), (13, 6), (8, 17)]
+CHANNELS = [1, 3, 8, 17, 96, 100, 132]
 GRADIENTS = ("x", "weight", "bias", "other")
 
 
 @contextlib.contextmanager
 def only(backend):
-    """The public function served by this backend alone."""
-    with backend.chosen(), use_backend("compiled" if backend.compiled else "reference"):
+    """The public function served by this backend alone, on its device."""
+    device = contextlib.nullcontext() if backend.device == "cpu" else torch.device(backend.device)
+    name = "compiled" if backend.compiled else "reference"
+    with backend.chosen(), use_backend(name), device:
         yield
 
 
 @pytest.fixture(params=BACKENDS, ids=lambda backend: backend.name)
 def backend(request):
-    """The reference and each instruction set."""
+    """The reference and each compiled backend."""
     with only(request.param):
         yield request.param
 
 
 @pytest.fixture(params=BACKENDS[1:], ids=lambda backend: backend.name)
 def compiled(request):
-    """Each instruction set."""
+    """Each compiled backend."""
     with only(request.param):
         yield request.param
 
 
 def inputs(shape, dtype=torch.float32, bias=True):
     """Return x, weight, bias (or None), other and a gradient."""
-    generator = torch.Generator().manual_seed(hash(shape) % 2**31)
-    channels = shape[-1]
-    shapes = (shape, (channels, 1, 3, 3), (channels,) if bias else None, shape, shape)
-    return [
-        None if s is None else torch.randn(s, generator=generator, dtype=torch.float64).to(dtype)
-        for s in shapes
-    ]
+    generator = torch.Generator("cpu").manual_seed(hash(shape) % 2**31)
+
+    def random_tensor(*sizes):
+        x = torch.randn(sizes, generator=generator, dtype=torch.float64, device="cpu")
+        return x.to(torch.get_default_device(), dtype)
+
+    weight = random_tensor(shape[-1], 1, 3, 3)
+    vector = random_tensor(shape[-1]) if bias else None
+    return [random_tensor(*shape), weight, vector, random_tensor(*shape), random_tensor(*shape)]
 
 
 def run(x, weight, bias, other, grad, function=depthwise_conv_add):
@@ -112,7 +116,7 @@ def test_the_reference(dtype):
 
 
 @functools.cache
-def inputs_and_truth(shape, dtype, bias):
+def inputs_and_truth(shape, dtype, bias, device):
     tensors = inputs(shape, dtype, bias)
     return tensors, truth(tensors)
 
@@ -122,35 +126,45 @@ def inputs_and_truth(shape, dtype, bias):
 def test_every_size(compiled, channels, dtype):
     for batch, size in [(0, (5, 7)), *itertools.product((1, 2), SIZES)]:
         shape = (batch, *size, channels)
-        assert_equal_to_definition(*inputs_and_truth(shape, dtype, bias=batch != 1))
+        device = torch.get_default_device()
+        assert_equal_to_definition(*inputs_and_truth(shape, dtype, batch != 1, device))
 
 
+@pytest.mark.parametrize("channels", [19, 24])
 @pytest.mark.parametrize("layout", cases.LAYOUTS)
-def test_every_layout(compiled, layout):
-    x, weight, bias, other, grad = inputs((2, 5, 6, 19))
+def test_every_layout(compiled, layout, channels):
+    x, weight, bias, other, grad = inputs((2, 5, 6, channels))
     for chosen in ((True, False, False), (False, True, False), (False, False, True), (True,) * 3):
         maps = (cases.lay_out(t, layout) if lay else t for t, lay in zip((x, other, grad), chosen))
         x_, other_, grad_ = maps
         assert_equal_to_definition((x_, weight, bias, other_, grad_))
     weight = weight.repeat(1, 2, 1, 2)[:, 1:, :, ::2].transpose(2, 3)
     assert_equal_to_definition((x, weight, torch.stack((bias, bias), 1)[:, 0], other, grad))
+    weight, bias = (cases.lay_out(t, "unaligned") for t in (weight, bias))
+    assert_equal_to_definition((x, weight, bias, other, grad))
+
+
+@pytest.mark.parametrize("channels", [3, 8])
+def test_more_images_than_a_sum_has_parts(compiled, channels):
+    assert_equal_to_definition(inputs((1101, 2, 3, channels)))
 
 
 @given(
     shape=st.tuples(st.integers(0, 3), *[st.integers(1, 20)] * 2, st.integers(1, 70)),
     bias=st.booleans(),
-    dtype=st.sampled_from(list(cases.TOLERANCES)),
+    data=st.data(),
     layout=st.sampled_from(cases.LAYOUTS),
 )
 @settings(max_examples=40, deadline=None, derandomize=True, database=None)
-def check_random_case(shape, bias, dtype, layout):
+def check_random_case(compiled, shape, bias, data, layout):
+    dtype = data.draw(st.sampled_from(compiled.dtypes))
     x, weight, bias, other, grad = inputs(shape, dtype, bias)
     x, other, grad = (cases.lay_out(t, layout) for t in (x, other, grad))
     assert_equal_to_definition((x, weight, bias, other, grad))
 
 
 def test_random_cases(compiled):
-    check_random_case()
+    check_random_case(compiled)
 
 
 def test_results_are_contiguous(compiled):
@@ -196,19 +210,29 @@ def test_a_nan_reaches_its_neighbours_alone(backend, place):
     assert torch.equal(depthwise_conv_add(x, weight, bias, other).isnan(), reached)
 
 
-def test_gradcheck(backend):
-    tensors = inputs((1, 2, 2, 9), torch.float64)[:4]
+@pytest.mark.parametrize("row", [0, 3])
+def test_a_nan_in_the_first_or_last_row_reaches_six_taps_alone(compiled, row):
+    x, weight, bias, other, grad = inputs((2, 4, 5, 20))
+    x[1, row, 2, 7] = float("nan")
+    reached = torch.zeros_like(weight, dtype=torch.bool)
+    reached[7, 0, [dy + 1 for dy in (-1, 0, 1) if 0 <= row - dy < 4]] = True
+    assert torch.equal(run(x, weight, bias, other, grad)[2].isnan(), reached)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64], ids=str)
+def test_gradcheck(backend, dtype):
+    tensors = inputs((1, 2, 2, 9), dtype)[:4]
     tensors[0] = cases.lay_out(tensors[0], "channels first")
     assert torch.autograd.gradcheck(depthwise_conv_add, [t.requires_grad_() for t in tensors])
 
 
 @pytest.mark.parametrize("wanted", range(4), ids=GRADIENTS)
 def test_only_the_gradients_asked_for(backend, wanted):
-    *tensors, grad = inputs((2, 3, 4, 5), torch.float64)
+    *tensors, grad = inputs((2, 3, 4, 5))
     tensors[wanted].requires_grad_()
     depthwise_conv_add(*tensors).backward(grad)
     expected = truth([t.detach() for t in tensors] + [grad])[1 + wanted]
-    torch.testing.assert_close(tensors[wanted].grad, expected)
+    torch.testing.assert_close(tensors[wanted].grad.double(), expected, rtol=1e-5, atol=1e-5)
     assert all(t.grad is None for i, t in enumerate(tensors) if i != wanted)
 
 
@@ -224,7 +248,7 @@ def test_second_derivatives_are_refused(compiled):
 def test_autocast(backend, dtype):
     tensors = inputs((2, 5, 6, 17))
     tensors[3] = tensors[3].to(dtype)  # as from a projection under autocast
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(backend.device, torch.bfloat16):
         out, *gradients = run(*tensors[:4], tensors[4].to(torch.bfloat16))
         assert out.dtype == torch.bfloat16
     expected = truth([t.to(torch.bfloat16) for t in tensors])
@@ -234,12 +258,14 @@ def test_autocast(backend, dtype):
         torch.testing.assert_close(result.double(), x, rtol=1e-2, atol=2e-2 * size)
 
 
-def test_autocast_leaves_float64_alone(backend):
-    tensors = inputs((2, 5, 6, 17), torch.float64)
-    with torch.autocast("cpu", torch.bfloat16):
+@pytest.mark.parametrize("dtype", [torch.float64], ids=str)
+def test_autocast_leaves_float64_alone(backend, dtype):
+    tensors = inputs((2, 5, 6, 17), dtype)
+    with torch.autocast(backend.device, torch.bfloat16):
         torch.testing.assert_close(depthwise_conv_add(*tensors[:4]), truth(tensors)[0])
 
 
+@not_emulated
 def test_float16_runs_on_the_reference():
     tensors = [t.half() for t in inputs((2, 5, 6, 17))]
     out = depthwise_conv_add(*tensors[:4])
@@ -376,6 +402,12 @@ def test_two_devices_are_refused_by_the_fake():
         )
 
 
-def test_dtypes_without_a_kernel_are_refused_by_it():
-    with only(BACKENDS[1]), pytest.raises(ValueError, match="float32, bfloat16 or float64 on the"):
-        torch.ops.iwin_d2.depthwise_conv_add(*(t.half() for t in arguments_with({})))
+def test_dtypes_without_a_kernel_are_refused_by_it(compiled):
+    unserved = next(dtype for dtype in cases.TOLERANCES if dtype not in compiled.dtypes)
+    arguments = [t.to(torch.get_default_device(), unserved) for t in arguments_with({})]
+    served = r"float32, bfloat16 or float(64 on the CPU|16 on CUDA), got (Half|Double)"
+    with pytest.raises(ValueError, match=f"expected x of dtype {served}"):
+        torch.ops.iwin_d2.depthwise_conv_add(*arguments)
+    x, weight, *_, grad = arguments
+    with pytest.raises(ValueError, match=f"expected x of dtype {served}"):
+        torch.ops.iwin_d2.depthwise_conv_backward(grad, x, weight)
