@@ -166,7 +166,7 @@ def _as_published(weights: Weights, options: LoadOptions) -> Fit:
         reason = f": {weights.layout.lacking}" if weights.layout.lacking else ""
         raise CheckpointError(
             f"{weights.path} is {weights.architecture}, of which {len(weights.unplaced)} tensors "
-            f"have no place here ({some(weights.unplaced)}){reason}; convert its backbone alone "
+            f"have no place here ({some(sorted(weights.unplaced))}){reason}; convert its backbone alone "
             "with part=backbone (--part backbone)."
         )
     return found
@@ -177,7 +177,7 @@ def _check_complete(weights: Weights, expected: Mapping[str, Any]) -> None:
     missing = [name for name in expected if name not in weights.tensors]
     others = [name for name in weights.tensors if name not in expected]
     if missing or (others and not weights.unplaced):
-        faults = [f"lacks {len(missing)} tensors of it ({some(missing)})"] if missing else []
+        faults = [f"lacks {len(missing)} of its tensors ({some(missing)})"] if missing else []
         faults += [f"has {len(others)} that it has not ({some(others)})"] if others else []
         raise CheckpointError(
             f"{weights.path} is not quite {weights.architecture}, the published model most like "
