@@ -81,7 +81,7 @@ def predict_records(
         results in COCO's format by image id, of any score.
 
     Raises:
-        DataError: an image cannot be read.
+        DataError: an image cannot be read, or a class is none of the data set's.
     """
     progress, to_dataset_id = Progress("images", len(records)), dataset_ids(metadata)
     results = {}
@@ -90,6 +90,11 @@ def predict_records(
     for record, output in zip(records, outputs):
         found = instances_to_coco_json(output["instances"], record["image_id"])
         for item in found:
+            if item["category_id"] not in to_dataset_id:
+                raise DataError(
+                    f"The model predicts class {item['category_id']}, but the data set has "
+                    f"{len(to_dataset_id)} classes: give a checkpoint that was trained on it."
+                )
             item["category_id"] = to_dataset_id[item["category_id"]]
         results[record["image_id"]] = found
         progress.step()

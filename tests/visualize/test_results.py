@@ -1,11 +1,15 @@
 """Predictions read from COCO results files."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
+import torch
 
+from iwin_d2.d2.data import Metadata
+from iwin_d2.d2.structures import Boxes, Instances
 from iwin_d2.errors import DataError
-from iwin_d2.visualize import check_images, load_results
+from iwin_d2.visualize import check_images, load_results, predict_records
 
 
 def prediction(image_id: int, **change) -> dict:
@@ -58,3 +62,23 @@ def test_results_of_other_images_are_named():
     check_images({4: []}, records, "results.json", "nuts")
     with pytest.raises(DataError, match=r"for image 7 \(and 1 more images\).*'nuts' does not have"):
         check_images({4: [], 9: [], 7: []}, records, "results.json", "nuts")
+
+
+def predictor_of(classes):
+    """Predicts one object of each class on every image."""
+    boxes = Boxes(torch.tensor([[1.0, 2.0, 4.0, 6.0]] * len(classes)))
+    scores = torch.full((len(classes),), 0.25)
+    found = Instances((9, 9), pred_boxes=boxes, scores=scores, pred_classes=torch.tensor(classes))
+    return SimpleNamespace(stream=lambda paths, *_: [{"instances": found} for _ in paths])
+
+
+def test_predictions_of_a_model_get_the_ids_of_the_data_set():
+    records = [{"file_name": "a.png", "image_id": 31}, {"file_name": "b.png", "image_id": 7}]
+    metadata = Metadata(name="x", thing_dataset_id_to_contiguous_id={40: 0, 50: 1})
+    options = {"batch_size": 1, "workers": 0}
+    results = predict_records(predictor_of([1, 0]), records, metadata, **options)
+    assert list(results) == [31, 7]
+    assert [item["category_id"] for item in results[7]] == [50, 40]
+    assert results[31][0]["bbox"] == [1.0, 2.0, 3.0, 4.0]
+    with pytest.raises(DataError, match="predicts class 2, but the data set has 2 classes"):
+        predict_records(predictor_of([2]), records, metadata, **options)
