@@ -17,12 +17,19 @@ SANITIZER_RUNTIME = $(foreach name,libasan.so libubsan.so libstdc++.so,$(shell $
 SANITIZER_OPTIONS := ASAN_OPTIONS=detect_leaks=0:protect_shadow_gap=0:abort_on_error=1 \
     UBSAN_OPTIONS=print_stacktrace=1:abort_on_error=1
 
+# What runs on the kernels of CUDA, thread by thread on the CPU (tests/cuda_emulator).
+EMULATED_TESTS := tests/cuda_emulator $(patsubst %,tests/ops/test_%.py,attention backends \
+    bad_arguments bias_gelu coverage depthwise_conv extension graphs interleaved_window partition)
+EMULATED := build/emulated
+
 help:
 	@echo "make quickstart  generate a small data set, train a detector on it, evaluate, draw"
 	@echo "make test        the test suite; RUN=/path/to/python tests another environment"
 	@echo "make test-slow   what takes too long for the everyday suite"
 	@echo "make test-sanitize  the operators' tests under AddressSanitizer and UBSan (GCC)"
 	@echo "make test-cuda   build for CUDA, test, measure, on a GPU; RUN=python3 OUT=/path/to/folder"
+	@echo "make test-cuda-emulated  the operators' tests on the CUDA kernels, without a GPU (GCC);"
+	@echo "                 ALL=1: the cases that take long, too; ...-sanitize: under ASan and UBSan"
 	@echo "make lint        ruff: lint and format check"
 	@echo "make format      ruff: fix and format"
 	@echo "make benchmark   the figures of docs/benchmarks.md"
@@ -57,6 +64,19 @@ test-sanitize: setup
 
 test-cuda: $(TEST_SETUP)
 	@$(RUN) tests/cuda/run_parts.py
+
+test-cuda-emulated: setup
+	@echo "compiling the CUDA kernels for the emulator, where they have changed (a minute or two)"
+	@$(RUN) tests/cuda_emulator/build_emulated.py $(EMULATED)
+	@IWIN_D2_EXTENSION=$(CURDIR)/$(EMULATED)/_C.abi3.so \
+	    $(RUN) -m pytest $(EMULATED_TESTS) $(if $(ALL),-m "slow or not slow")
+
+test-cuda-emulated-sanitize: setup
+	@echo "compiling the CUDA kernels for the emulator with $(SANITIZE) (minutes)"
+	@$(RUN) tests/cuda_emulator/build_emulated.py --sanitize $(EMULATED)-sanitize
+	@IWIN_D2_EXTENSION=$(CURDIR)/$(EMULATED)-sanitize/_C.abi3.so \
+	    LD_PRELOAD="$(SANITIZER_RUNTIME)" $(SANITIZER_OPTIONS) \
+	    $(RUN) -m pytest --capture=sys $(filter tests/ops/%,$(EMULATED_TESTS))
 
 lint: setup
 	@$(RUN) -m ruff check .
