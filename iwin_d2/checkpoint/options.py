@@ -1,7 +1,7 @@
 """What is to be done where a checkpoint is not simply the model's own."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -91,10 +91,3 @@ def _are_numbers(value: Any, low: int) -> bool:
 
 def _wrong(where: str, key: str, value: Any, wanted: str) -> ConfigError:
     return ConfigError(f"{where}{key}={value} makes no sense: set it to {wanted}.")
-
-
-def as_mapping(options: LoadOptions) -> Mapping[str, Any]:
-    """The options that are not the defaults, for the log."""
-    default = LoadOptions()
-    names = [field.name for field in fields(options)]
-    return {n: getattr(options, n) for n in names if getattr(options, n) != getattr(default, n)}

@@ -164,10 +164,11 @@ def _as_published(weights: Weights, options: LoadOptions) -> Fit:
         _check_complete(weights, expected)
     if weights.unplaced:
         reason = f": {weights.layout.lacking}" if weights.layout.lacking else ""
+        names = some(sorted(weights.unplaced))
         raise CheckpointError(
             f"{weights.path} is {weights.architecture}, of which {len(weights.unplaced)} tensors "
-            f"have no place here ({some(sorted(weights.unplaced))}){reason}; convert its backbone alone "
-            "with part=backbone (--part backbone)."
+            f"have no place here ({names}){reason}; convert its backbone alone with part=backbone "
+            "(--part backbone)."
         )
     return found
 

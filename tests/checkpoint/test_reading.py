@@ -1,8 +1,11 @@
 """Checkpoint files are read without running anything, and what is none is said to be so."""
 
+import argparse
 import collections
 import io
 import pickle
+import random
+import zipfile
 
 import numpy as np
 import pytest
@@ -77,3 +80,52 @@ def test_arrays_in_a_pickle_are_weights(tmp_path, protocol):
     loaded = model()
     Checkpointer(loaded).load(str(path))
     assert loaded.weight.tolist() == [[0, 1], [2, 3]]
+
+
+def test_a_file_of_a_newer_pytorch(tmp_path):
+    (tmp_path / "old.pth").write_bytes(whole())
+    with (
+        zipfile.ZipFile(tmp_path / "old.pth") as old,
+        zipfile.ZipFile(tmp_path / "new.pth", "w") as new,
+    ):
+        for name in old.namelist():
+            new.writestr(name, b"99\n" if name.endswith("/version") else old.read(name))
+    with pytest.raises(CheckpointError, match=r"new\.pth was written by a newer PyTorch .* update"):
+        Checkpointer(model()).load(str(tmp_path / "new.pth"))
+
+
+def test_the_configs_of_training_programs_are_plain_values(tmp_path):
+    """The reference's training leaves a yacs config beside the weights."""
+    config = pytest.importorskip("yacs.config", reason="yacs is not installed").CfgNode
+    node = config({"MODEL": {"IWIN": {"NUM_HEADS": [3, 6, 12, 24]}}})
+    node.freeze()
+    content = {"model": model().state_dict(), "config": node, "args": argparse.Namespace(lr=0.1)}
+    torch.save(content, tmp_path / "yacs.pth")
+    found = read_checkpoint(str(tmp_path / "yacs.pth"))
+    assert found["config"]["MODEL"]["IWIN"]["NUM_HEADS"] == [3, 6, 12, 24]
+    assert type(found["config"]) is collections.OrderedDict and found["args"].lr == 0.1
+    Checkpointer(model()).load(str(tmp_path / "yacs.pth"))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("zipped", [True, False])
+def test_damage_of_any_kind_is_a_sentence(tmp_path, zipped):
+    """Whatever the readers of PyTorch stumble over."""
+    content = {"model": model().state_dict(), "epoch": 3, "names": ["a", ("b", 1.5)]}
+    path = tmp_path / "damaged.pth"
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    good, draw, refused = path.read_bytes(), random.Random(0), 0
+    for _ in range(300):
+        bad = bytearray(good)
+        if draw.random() < 0.3:
+            bad = bad[: draw.randrange(len(bad))]
+        else:
+            for _ in range(draw.choice([1, 3, 10])):
+                bad[draw.randrange(min(len(bad), 700))] = draw.randrange(256)
+        path.write_bytes(bad)
+        try:
+            Checkpointer(model()).load(str(path))
+        except CheckpointError as error:
+            refused += 1
+            assert len(str(error).splitlines()) == 1 and str(path) in str(error)
+    assert refused > 200
