@@ -115,9 +115,11 @@ def benchmark_part(name: str, limit: float) -> Part:
 def stages() -> list[list[Part]]:
     """All parts; those of a stage run at the same time, which what is measured never does."""
     build = [sys.executable, "setup.py", "build_ext", "--inplace"]
+    # nvcc takes one architecture after the other unless it is told.
+    environ = {"IWIN_D2_BUILD": "cuda", "NVCC_APPEND_FLAGS": "--threads 3"}
     slow = ["tests/cuda/test_compile.py", "tests/cuda/test_detectors.py"]
     return [
-        [Part("build", build, 200, judge_program, {"IWIN_D2_BUILD": "cuda"})],
+        [Part("build", build, 200, judge_program, environ)],
         [
             # The names of what runs on a device have the device in them.
             pytest_part("tests/ops", 150, "tests/ops", "-k", "cuda"),

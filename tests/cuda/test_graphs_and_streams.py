@@ -75,9 +75,11 @@ def test_a_backbone_in_a_graph(dtype):
 
 @pytest.mark.parametrize("call", CALLS, ids=str)
 def test_work_of_a_stream_does_not_wait_for_the_default_one(call):
-    inputs = call.inputs(requires_grad=True)
-    expected = call.gradients(inputs)
+    inputs = call.inputs()
+    expected = call.gradients([x.detach().requires_grad_() for x in inputs])
     side, asleep = torch.cuda.Stream(), torch.cuda.Event()
+    # Leaves of their own: autograd waits for the stream in which one was used first.
+    inputs = [x.detach().requires_grad_() for x in inputs]
     with torch.cuda.stream(side):  # memory for this stream: to ask for more might wait
         call.gradients(inputs)
     torch.cuda.synchronize()
