@@ -6,7 +6,6 @@ from PIL import Image, ImageDraw
 from ..engine.panels import INK, PAPER, Panel, compose, load_font
 from ..errors import ConfigError
 from .attention import WindowAttention
-from .output import number_of
 
 __all__ = ["attention_picture", "describe_attention"]
 
@@ -33,12 +32,12 @@ def attention_picture(
         ConfigError: there is no such head.
     """
     heads = _check_head(attention, head)
-    canvas = _Canvas(attention, image, tile_size if head != ALL else tile_size // 2)
+    canvas = _Canvas(attention, image, tile_size if head != ALL else round(0.6 * tile_size))
     top = max(float(attention.of_head(number).max()) for number in heads)
     rows, columns = attention.groups
     panels = [
         Panel(
-            f"the window: every {_ordinal(rows)} row, every {_ordinal(columns)} column of tokens",
+            f"the window: {_every(rows)} row, {_every(columns)} column of tokens",
             canvas.window(),
         )
     ]
@@ -76,7 +75,7 @@ class _Canvas:
         self._attention = attention
         height, width = (side * attention.stride for side in attention.padded_size)
         self._scale = tile_size / max(height, width)
-        self.cell = max(attention.stride * self._scale, _LEAST_CELL)
+        self._cell = max(attention.stride * self._scale, _LEAST_CELL)
         size = max(round(width * self._scale), 1), max(round(height * self._scale), 1)
         self._base = Image.new("RGB", size, _to_255(_PADDING))
         self._fill(attention.input_size, _BORDER)
@@ -84,9 +83,16 @@ class _Canvas:
         self._base.paste(Image.fromarray(image).resize(small, Image.BICUBIC), (0, 0))
 
     @property
-    def enlarged(self) -> bool:
-        """Whether tokens are drawn larger than they are."""
-        return self.cell > self._attention.stride * self._scale
+    def note(self) -> str:
+        """What to say of the size that tokens are drawn in."""
+        if self._cell > self._attention.stride * self._scale:
+            return ", drawn larger than they are."
+        return ", weights drawn smaller." if self._crowded else "."
+
+    @property
+    def _crowded(self) -> bool:
+        """Whether tokens of a window lie side by side, and would cover the image."""
+        return 1 in self._attention.groups
 
     def window(self) -> Image.Image:
         """The tokens of the window, and the one that attends."""
@@ -105,7 +111,7 @@ class _Canvas:
         dark = self._base.convert("L").point(lambda value: 30 + 0.5 * value).convert("RGB")
         draw = ImageDraw.Draw(dark, "RGBA")
         weights = self._attention.of_head(head).reshape(-1)
-        boxes = self._boxes()
+        boxes = self._boxes(0.5 if self._crowded else 1.0)
         for index in np.argsort(weights, kind="stable"):
             color = _heat_color((weights[index] / top) ** 0.5)
             draw.rectangle(boxes[index], fill=(*color, 255), outline=(255, 255, 255, 90))
@@ -116,16 +122,16 @@ class _Canvas:
         height, width = (round(side * self._scale) for side in size)
         self._base.paste(_to_255(color), (0, 0, width, height))
 
-    def _boxes(self) -> list[tuple[float, ...]]:
+    def _boxes(self, factor: float = 1.0) -> list[tuple[float, ...]]:
         """Where the window's tokens are drawn, row by row: (x0, y0, x1, y1)."""
         a = self._attention
-        return [self._box(row, column) for row in a.rows for column in a.columns]
+        return [self._box(row, column, factor) for row in a.rows for column in a.columns]
 
-    def _box(self, row: int, column: int) -> tuple[float, ...]:
-        step = self._attention.stride * self._scale
-        left, up = (n * step + (step - self.cell) / 2 for n in (column, row))
+    def _box(self, row: int, column: int, factor: float = 1.0) -> tuple[float, ...]:
+        step, side = self._attention.stride * self._scale, self._cell * factor
+        left, up = (n * step + (step - side) / 2 for n in (column, row))
         # Where tokens lie side by side, their outlines do not cover each other.
-        return left, up, left + max(self.cell - 1, 1), up + max(self.cell - 1, 1)
+        return left, up, left + max(side - 1, 1), up + max(side - 1, 1)
 
     def _mark_token(self, draw: ImageDraw.ImageDraw) -> None:
         x0, y0, x1, y1 = self._box(*self._attention.token)
@@ -159,24 +165,23 @@ def _heading(a: WindowAttention) -> str:
 def _remarks(a: WindowAttention, canvas: _Canvas) -> list[str]:
     sides = " x ".join(str(side) for side in a.weights.shape[1:])
     remarks = [
-        f"Window ({a.window[0]}, {a.window[1]}) of {a.groups[0]} x {a.groups[1]}, {sides} tokens. "
-        "The depthwise convolution beside the attention, which connects neighbours, is not shown.",
+        f"Window ({a.window[0]}, {a.window[1]}) of {a.groups[0]} x {a.groups[1]} holds {sides} "
+        f"tokens, {int(a.border.sum())} of them on the padding of the image and "
+        f"{int(a.padding.sum())} on that of the map. The depthwise convolution beside the "
+        "attention, which connects neighbours, is not shown.",
         f"The model was given {a.image_size[1]} x {a.image_size[0]} pixels, padded to "
-        f"{a.input_size[1]} x {a.input_size[0]}; a token is {a.stride} x {a.stride} of them."
-        + (" It is drawn larger than it is." if canvas.enlarged else ""),
+        f"{a.input_size[1]} x {a.input_size[0]}; tokens are {a.stride} x {a.stride} of them"
+        + canvas.note,
     ]
     return remarks
 
 
 def _shares(a: WindowAttention, head: int | None) -> str:
-    parts = [f"{100 * a.share(~(a.padding | a.border), head):.1f} % on the image"]
-    for tokens, name in ((a.border, "the image's padding"), (a.padding, "the map's padding")):
+    parts = [f"{100 * a.share(~(a.padding | a.border), head):.1f} % image"]
+    for tokens, name in ((a.border, "image padding"), (a.padding, "map padding")):
         if tokens.any():
-            share, count = 100 * a.share(tokens, head), number_of(int(tokens.sum()), "token")
-            parts.append(f"{share:.1f} % on {name} ({count})")
-    if len(parts) == 1:
-        parts.append("no token is padding")
-    return f"{', '.join(parts)}; largest {a.of_head(head).max():.3f}"
+            parts.append(f"{100 * a.share(tokens, head):.1f} % {name}")
+    return f"{', '.join(parts)}; largest weight {a.of_head(head).max():.3f}"
 
 
 def _head_name(head: int | None) -> str:
@@ -214,12 +219,12 @@ def _columns(panels: int) -> int:
     return max(2, min(4, round(panels**0.5)))
 
 
-def _ordinal(number: int) -> str:
-    """1st, 2nd, 12th; for 1 only "single"."""
+def _every(number: int) -> str:
+    """Every, every 2nd, every 12th."""
     if number == 1:
-        return "single"
+        return "every"
     ending = {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
-    return f"{number}{'th' if number % 100 in (11, 12, 13) else ending}"
+    return f"every {number}{'th' if number % 100 in (11, 12, 13) else ending}"
 
 
 def _to_255(color: tuple) -> tuple[int, int, int]:

@@ -111,7 +111,7 @@ def test_attention(data, overrides, weights, tmp_path, capsys):
     scale = SIZE / max(Image.open(first_image(data)).size)
     row, column = int(59.5 * scale // 16), int(10.5 * scale // 16)
     assert f"Stage res4, block 1: the token of row {row}, column {column} " in printed
-    assert "mean of the heads: " in printed and "on the map's padding" in printed
+    assert "mean of the heads: " in printed and "% map padding" in printed
     assert "head 7: " in printed
 
 

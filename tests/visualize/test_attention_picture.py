@@ -1,5 +1,7 @@
 """The drawing of a window and of attention weights."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -71,7 +73,7 @@ def test_colours_are_the_roots_of_the_weights():
 
 
 def test_all_heads_are_drawn_with_one_scale():
-    picture = attention_picture(attention(), IMAGE, "all", tile_size=2 * TILE)
+    picture = attention_picture(attention(), IMAGE, "all", tile_size=round(TILE / 0.6))
     _, first = panels(picture)
     assert tuple(middle(first, 3, 1)) == YELLOW
     pixels = np.asarray(picture).astype(int)
@@ -93,13 +95,21 @@ def test_the_words_say_where_the_attention_goes():
     heading, line = describe_attention(attention(), 0)
     assert "Stage res4, block 5: the token of row 3, column 5" in heading
     assert "(pixels 80 to 95, 48 to 63) in a map of 7 x 8 tokens" in heading
-    assert "80.0 % on the image, 20.0 % on the map's padding (2 tokens); largest 0.700" in line
+    assert "head 0: 80.0 % image, 20.0 % map padding; largest weight 0.700" in line
     lines = describe_attention(attention(), "all")
     assert [line.split(":")[0] for line in lines[1:]] == ["head 0", "head 1"]
     inside = attention(rows=np.array([0, 4]), token=(0, 1), window=(0, 1))
-    assert "no token is padding" in describe_attention(inside, "mean")[1]
+    assert "mean of the heads: 100.0 % image; largest" in describe_attention(inside, "mean")[1]
     border = attention(image_size=(40, 128), rows=np.array([0, 4]), token=(0, 1), window=(0, 1))
-    assert "25.0 % on the image, 75.0 % on the image's padding" in describe_attention(border, 1)[1]
+    assert "25.0 % image, 75.0 % image padding" in describe_attention(border, 1)[1]
+
+
+def test_tokens_side_by_side_leave_the_image_to_be_seen():
+    crowded = attention(groups=(1, 1), window=(0, 0), token=(0, 0), map_size=(2, 2))
+    crowded = replace(crowded, rows=np.array([0, 1]), columns=np.array([0, 1]), stride=64)
+    _, heat = panels(attention_picture(crowded, IMAGE, 0, tile_size=TILE))
+    assert tuple(heat[160, 160]) == YELLOW
+    assert np.ptp(heat[340:380, 340:380].reshape(-1, 3), axis=0).max() == 0  # between four tokens
 
 
 @pytest.mark.parametrize("head", [2, -1, "best"])
