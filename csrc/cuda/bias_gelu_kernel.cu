@@ -1,16 +1,16 @@
 // Exact GELU of a sum with a bias on CUDA, forward and backward.
 //
 // x is a matrix [rows, channels]. A thread has the N channels of one unit (tiling.h) in several
-// rows: it reads the bias once, and `kInFlight` rows at a time before it computes with them, so
-// that memory has always something to do. N is 16 bytes of numbers, or 1.
+// rows: it reads the bias once, and kInFlight rows before it computes with them, so that memory has
+// always something to do. N is 16 bytes of numbers, or 1.
 //
-// That no two threads write one address: work item i of a kernel is the pair of tile i % tiles and
-// row range i / tiles; items go to blocks i, i + gridDim.x, ..., each to one. Within it a thread has
+// That no two threads write one address: item i of the work is the pair of tile i % tiles and row
+// range i / tiles; items go to blocks i, i + gridDim.x, ..., each to one. Within it a thread has
 // its unit of the rows begin + place, begin + place + places, ...: seats differ in unit or in place.
-// What is written nobody reads before the kernel's end. Neither kernel has a barrier but those of
+// What is written nobody reads before the kernel's end. There is no barrier but those of
 // column_sums.h, which all threads of a block reach, as the loop around them is the block's.
-// The largest index is that of the last number of x, plus, in a row counter that is not used to read
-// any more, kInFlight * 256 rows: all of them are int64.
+// The largest index is that of the last number of x; a row counter that nothing is read with goes
+// up to kInFlight * kThreads rows further. All of them are int64.
 // The gradient of the bias is summed as column_sums.h says: a thread adds up its rows in order.
 #include "../bias_gelu.h"
 
@@ -76,11 +76,11 @@ __global__ void __launch_bounds__(kThreads, 4) bias_gelu(
     int64_t items) {
   const int64_t channels = tiling.units * N;
   for (int64_t item = blockIdx.x; item < items; item += gridDim.x) {
-    const Seat seat = Seat::of_this_thread(tiling, item % tiling.tiles);
+    int64_t range = item;
+    const Seat seat = Seat::of_this_thread(tiling, tiling.by_tiles.divide(range));
     if (!seat.taken) {
       continue;
     }
-    const int64_t range = item / tiling.tiles;
     const int64_t end = rows.end(range);
     int64_t row = rows.begin(range) + seat.place;
     float b[N];
@@ -124,8 +124,8 @@ __global__ void __launch_bounds__(kThreads, 3) bias_gelu_backward(
     int64_t items) {
   const int64_t channels = tiling.units * N;
   for (int64_t item = blockIdx.x; item < items; item += gridDim.x) {
-    const int64_t tile = item % tiling.tiles;
-    const int64_t range = item / tiling.tiles;
+    int64_t range = item;
+    const int64_t tile = tiling.by_tiles.divide(range);
     const Seat seat = Seat::of_this_thread(tiling, tile);
     const int64_t end = seat.taken ? rows.end(range) : 0;
     int64_t row = rows.begin(range) + seat.place;
@@ -173,7 +173,7 @@ at::Tensor bias_gelu_cuda(const at::Tensor& x_in, const at::Tensor& bias_in) {
   check_bias_gelu(x_in, bias_in);
   const c10::cuda::CUDAGuard device(x_in.device());
   const at::Tensor x = x_in.contiguous();
-  const at::Tensor bias = bias_in.contiguous();
+  const at::Tensor bias = aligned_parameter(bias_in);
   at::Tensor out = at::empty(x.sizes(), x.options());
   for_dtype("x", x.scalar_type(), [&](auto element) {
     using T = decltype(element);
@@ -185,7 +185,7 @@ at::Tensor bias_gelu_cuda(const at::Tensor& x_in, const at::Tensor& bias_in) {
     const T* from = x.const_data_ptr<T>();
     const T* from_bias = bias.const_data_ptr<T>();
     T* to = out.mutable_data_ptr<T>();
-    for_numbers_at_once<T, kAtOnce<T>>(channels, {from, from_bias, to}, [&](auto n) {
+    for_numbers_at_once<T, kAtOnce<T>>(channels, {from, to}, [&](auto n) {
       const Tiling tiling = Tiling::make(channels / n(), rows);
       const Rows parts{rows, int64_t{kRowsForward} * tiling.places};
       const int64_t items = parts.ranges() * tiling.tiles;
@@ -211,7 +211,7 @@ std::tuple<at::Tensor, at::Tensor> bias_gelu_backward_cuda(
   const c10::cuda::CUDAGuard device(x_in.device());
   const at::Tensor grad = grad_in.contiguous();
   const at::Tensor x = x_in.contiguous();
-  const at::Tensor bias = bias_in.contiguous();
+  const at::Tensor bias = aligned_parameter(bias_in);
   at::Tensor grad_x = at::empty(x.sizes(), x.options());
   at::Tensor grad_bias = at::empty(bias.sizes(), bias.options());
   for_dtype("x", x.scalar_type(), [&](auto element) {
@@ -227,7 +227,7 @@ std::tuple<at::Tensor, at::Tensor> bias_gelu_backward_cuda(
     const T* from_bias = bias.const_data_ptr<T>();
     T* to = grad_x.mutable_data_ptr<T>();
     T* to_bias = grad_bias.mutable_data_ptr<T>();
-    for_numbers_at_once<T, kAtOnce<T>>(channels, {from_grad, from, from_bias, to}, [&](auto n) {
+    for_numbers_at_once<T, kAtOnce<T>>(channels, {from_grad, from, to}, [&](auto n) {
       const Tiling tiling = Tiling::make(channels / n(), rows);
       const Rows parts{
           rows,

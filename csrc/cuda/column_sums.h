@@ -24,8 +24,8 @@ namespace iwin_d2 {
 // The most warps of a block of `sum_slices`.
 constexpr int kSumWarps = 32;
 
-// How much of `work` makes a slice: `worth`, the least that is worth a block's start, or so much that
-// the blocks of all slices and tiles are not many more than `most`.
+// How much of `work` makes a slice: `worth`, the least that is worth a block's start, or so much
+// that the blocks of all slices and tiles are not many more than `most`.
 inline int64_t part_of_slice(int64_t work, int64_t worth, int64_t tiles, int64_t most) {
   return std::max(worth, divide_up(work, std::max<int64_t>(1, most / tiles)));
 }

@@ -6,18 +6,18 @@
 // rest. Rows are read kAhead steps before they are computed with, so that memory has always
 // something to do. A block has a tile (tiling.h) whose places are neighbouring columns.
 //
-// That no two threads write one address: item i of the work is a `Part` of the map, (image, run of
-// rows, columns, tile of units), each of them to be had from i by divisions; items go to blocks i,
-// i + gridDim.x, ..., each to one. Within it a thread has its unit of its column, and writes to
-// that column's tokens of the run: seats differ in the unit or in the column. What is written nobody
-// reads before the kernel's end. `convolve` has no barrier; `sum_taps` has those of column_sums.h,
-// which all threads of a block reach, as the loop around them is the block's.
-// A thread reads tokens of its own image alone: Column reads rows `first` to `end`, and nothing in
-// columns that the map does not have. The largest index is that of the map's last number; indices are
+// That no two threads write one address: item i of the work is a part of the map, (image, run of
+// rows, columns, tile of units), each of them got from i by divisions; items go to blocks i,
+// i + gridDim.x, ..., each to one. Within it a thread writes to its unit of its column's tokens of
+// the run: seats differ in the unit or in the column. What is written nobody reads before the
+// kernel's end. `convolve` has no barrier; `sum_taps` has those of column_sums.h, which all threads
+// of a block reach, as the loop around them is the block's.
+// A thread reads tokens of its own image alone: a Column reads rows `first` to `end`, and nothing
+// where the map has no such column. The largest index is that of the map's last number; indices are
 // int64, but for steps within a run.
 // A result has one order: the other map, bias, then the nine taps row by row. The gradients of the
-// taps and the bias are summed as column_sums.h says: a thread adds up its tokens from the top down,
-// part after part of its slice.
+// taps and of the bias are summed as column_sums.h says: a thread adds up its tokens from the top
+// down, part after part of its slice.
 #include "../depthwise_conv.h"
 
 #include <ATen/ops/empty.h>
@@ -43,23 +43,21 @@ constexpr int64_t kMostBlocks = 1024;
 
 // A contiguous map [images, height, width, channels], cut into parts.
 struct Map {
-  int64_t images;
   int64_t height;
   int64_t width;
   Tiling tiling;
+  Divider by_runs;   // of rows in an image
+  Divider by_spans;  // of columns in a row
+  int64_t parts;     // of a tile
 
   template <int N>
   static Map of(const at::Tensor& x) {
-    return {x.size(0), x.size(1), x.size(2), Tiling::make(x.size(3) / N, x.size(2))};
+    const Tiling tiling = Tiling::make(x.size(3) / N, x.size(2));
+    const int64_t runs = divide_up(x.size(1), kRun);
+    const int64_t spans = divide_up(x.size(2), tiling.places);
+    return {
+        x.size(1), x.size(2), tiling, Divider(runs), Divider(spans), x.size(0) * runs * spans};
   }
-
-  __host__ __device__ __forceinline__ int64_t runs() const { return (height + kRun - 1) / kRun; }
-
-  __host__ __device__ __forceinline__ int64_t spans() const {
-    return (width + tiling.places - 1) / tiling.places;
-  }
-
-  int64_t parts_of_tile() const { return images * runs() * spans(); }
 };
 
 // Where a thread begins in a part of the map.
@@ -73,10 +71,10 @@ struct Place {
   bool taken;      // else there is no such column or unit
 
   __device__ __forceinline__ Place(const Map& map, int64_t part, const Seat& seat) {
-    const int64_t image = part / map.spans() / map.runs();
     const int64_t channels = map.tiling.units * N;
-    column = part % map.spans() * map.tiling.places + seat.place;
-    row = part / map.spans() % map.runs() * kRun;
+    int64_t image = part;
+    column = map.by_spans.divide(image) * map.tiling.places + seat.place;
+    row = map.by_runs.divide(image) * kRun;
     rows = static_cast<int>(map.height - row < kRun + 1 ? map.height - row : kRun + 1);
     stride = map.width * channels;
     offset = ((image * map.height + row) * map.width + column) * channels + seat.unit * N;
@@ -214,8 +212,9 @@ __global__ void __launch_bounds__(kThreads, 2) convolve(
     Map map,
     int64_t items) {
   for (int64_t item = blockIdx.x; item < items; item += gridDim.x) {
-    const Seat seat = Seat::of_this_thread(map.tiling, item % map.tiling.tiles);
-    const Place<N> place(map, item / map.tiling.tiles, seat);
+    int64_t part = item;
+    const Seat seat = Seat::of_this_thread(map.tiling, map.tiling.by_tiles.divide(part));
+    const Place<N> place(map, part, seat);
     if (!place.taken) {
       continue;
     }
@@ -259,18 +258,17 @@ __global__ void __launch_bounds__(kThreads, 2) sum_taps(
     const T* __restrict__ x,
     float* __restrict__ slices,
     Map map,
-    int64_t parts_of_tile,
     int64_t parts_of_slice,
     int64_t items) {
   for (int64_t item = blockIdx.x; item < items; item += gridDim.x) {
-    const int64_t tile = item % map.tiling.tiles;
-    const int64_t slice = item / map.tiling.tiles;
+    int64_t slice = item;
+    const int64_t tile = map.tiling.by_tiles.divide(slice);
     const Seat seat = Seat::of_this_thread(map.tiling, tile);
     float sums[(kTaps + 1) * N] = {};
     for (int64_t i = 0; i < parts_of_slice; i++) {
       const int64_t part = slice * parts_of_slice + i;
       const Place<N> place(map, part, seat);
-      if (part >= parts_of_tile || !place.taken) {
+      if (part >= map.parts || !place.taken) {
         continue;
       }
       Window<T, N> window(x, map, place);
@@ -307,7 +305,7 @@ void launch_convolve(
     const T* other,
     T* out,
     const Map& map) {
-  const int64_t items = map.parts_of_tile() * map.tiling.tiles;
+  const int64_t items = map.parts * map.tiling.tiles;
   launch(
       convolve<T, N>,
       blocks_for(items),
@@ -325,10 +323,14 @@ void launch_convolve(
 
 template <typename T, int N>
 void launch_sum_taps(
-    const T* grad, const T* x, const Map& map, const at::Tensor& weight, T* grad_weight, T* grad_bias) {
-  const int64_t parts_of_slice =
-      part_of_slice(map.parts_of_tile(), 1, map.tiling.tiles, kMostBlocks);
-  const int64_t number = divide_up(map.parts_of_tile(), parts_of_slice);
+    const T* grad,
+    const T* x,
+    const Map& map,
+    const at::Tensor& weight,
+    T* grad_weight,
+    T* grad_bias) {
+  const int64_t parts_of_slice = part_of_slice(map.parts, 1, map.tiling.tiles, kMostBlocks);
+  const int64_t number = divide_up(map.parts, parts_of_slice);
   const int64_t items = number * map.tiling.tiles;
   at::Tensor slices =
       at::empty({number, kTaps + 1, weight.size(0)}, weight.options().dtype(at::kFloat));
@@ -342,7 +344,6 @@ void launch_sum_taps(
       x,
       scratch,
       map,
-      map.parts_of_tile(),
       parts_of_slice,
       items);
   launch_sum_slices(
@@ -359,8 +360,8 @@ at::Tensor depthwise_conv_add_cuda(
   check_depthwise_conv_add(x_in, weight_in, bias_in, other_in);
   const c10::cuda::CUDAGuard device(x_in.device());
   const at::Tensor x = x_in.contiguous();
-  const at::Tensor weight = weight_in.contiguous();
-  const at::Tensor bias = bias_in.has_value() ? bias_in->contiguous() : at::Tensor();
+  const at::Tensor weight = aligned_parameter(weight_in);
+  const at::Tensor bias = bias_in.has_value() ? aligned_parameter(*bias_in) : at::Tensor();
   const at::Tensor other = other_in.contiguous();
   at::Tensor out = at::empty(x.sizes(), x.options());
   for_dtype("x", x.scalar_type(), [&](auto element) {
@@ -373,10 +374,9 @@ at::Tensor depthwise_conv_add_cuda(
     const T* from_bias = bias.defined() ? bias.const_data_ptr<T>() : nullptr;
     const T* from_other = other.const_data_ptr<T>();
     T* to = out.mutable_data_ptr<T>();
-    for_numbers_at_once<T, kAtOnce>(
-        x.size(3), {from, taps, from_bias, from_other, to}, [&](auto n) {
-          launch_convolve<T, n()>(from, taps, false, from_bias, from_other, to, Map::of<n()>(x));
-        });
+    for_numbers_at_once<T, kAtOnce>(x.size(3), {from, from_other, to}, [&](auto n) {
+      launch_convolve<T, n()>(from, taps, false, from_bias, from_other, to, Map::of<n()>(x));
+    });
   });
   return out;
 }
@@ -387,7 +387,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> depthwise_conv_backward_cuda(
   const c10::cuda::CUDAGuard device(x_in.device());
   const at::Tensor grad = grad_in.contiguous();
   const at::Tensor x = x_in.contiguous();
-  const at::Tensor weight = weight_in.contiguous();
+  const at::Tensor weight = aligned_parameter(weight_in);
   at::Tensor grad_x = at::empty(x.sizes(), x.options());
   at::Tensor grad_weight = at::empty(weight.sizes(), weight.options());
   at::Tensor grad_bias = at::empty({weight.size(0)}, weight.options());
@@ -404,7 +404,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> depthwise_conv_backward_cuda(
     T* to = grad_x.mutable_data_ptr<T>();
     T* to_weight = grad_weight.mutable_data_ptr<T>();
     T* to_bias = grad_bias.mutable_data_ptr<T>();
-    for_numbers_at_once<T, kAtOnce>(x.size(3), {from_grad, from, taps, to}, [&](auto n) {
+    for_numbers_at_once<T, kAtOnce>(x.size(3), {from_grad, from, to}, [&](auto n) {
       const Map map = Map::of<n()>(x);
       const T* none = nullptr;
       launch_convolve<T, n()>(from_grad, taps, true, none, none, to, map);

@@ -3,6 +3,8 @@
 // `for_numbers_at_once` sees to; with N = 1 every tensor will do.
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
 #include <cstring>
 #include <initializer_list>
 
@@ -79,13 +81,22 @@ __device__ __forceinline__ void store_floats(T* to, const float (&from)[N]) {
   }
 }
 
-// Calls run(constant) with N where rows of so many channels at these addresses can be read N
-// numbers at a time, else with 1. A null pointer stands for a tensor that is not there.
+// A layer's parameter as the kernels read it: contiguous, and at a multiple of 16 bytes, where one
+// that shares its memory with others need not be. It is small, and copied where it is not so; the
+// maps, which are large, are read one number at a time instead.
+inline at::Tensor aligned_parameter(const at::Tensor& parameter) {
+  const at::Tensor contiguous = parameter.contiguous();
+  const auto address = reinterpret_cast<uintptr_t>(contiguous.const_data_ptr());
+  return address % sizeof(Chunk) == 0 ? contiguous : contiguous.clone();
+}
+
+// Calls run(constant) with N where the rows of so many channels of all these maps can be read N
+// numbers at a time, else with 1. A null pointer stands for a map that is not there.
 template <typename T, int N, typename Run>
 void for_numbers_at_once(
-    int64_t channels, std::initializer_list<const T*> pointers, const Run& run) {
-  const bool aligned = std::all_of(pointers.begin(), pointers.end(), [](const T* pointer) {
-    return reinterpret_cast<uintptr_t>(pointer) % sizeof(Numbers<T, N>) == 0;
+    int64_t channels, std::initializer_list<const T*> maps, const Run& run) {
+  const bool aligned = std::all_of(maps.begin(), maps.end(), [](const T* map) {
+    return reinterpret_cast<uintptr_t>(map) % sizeof(Numbers<T, N>) == 0;
   });
   if (channels % N == 0 && aligned) {
     run(std::integral_constant<int, N>{});

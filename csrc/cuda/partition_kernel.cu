@@ -1,18 +1,19 @@
 // Partition and merge on CUDA: copies of bytes, for any dtype and any strides of the input.
 //
 // Both go over the map line by line, with the padding's rows and columns where windows are written.
-// A line is its tokens one after the other, each as many units: 16 bytes where the pointers, the
-// strides and a token's size allow, else 8, 4 or 2, or an element. A block has `kPart` units of
-// one line: neighbouring threads have neighbouring units, which lie together in the map, and in the
+// A line is its tokens one after the other, each so many units: 16 bytes where the pointers, the
+// strides and a token's size allow, else 8, 4 or 2, or an element. A block has kPart units of one
+// line: neighbouring threads have neighbouring units, which lie together in the map, and in the
 // windows as far as a token goes.
 //
-// That no two threads write one address: item i of the work is part i % parts of line i / parts; items
-// go to blocks i, i + gridDim.x, ..., each to one. Within it a thread has the units first + thread,
-// first + thread + kThreads, ... of the line. So each unit of the map or its padding belongs to one
-// thread, which writes it to the windows (window_of gives different places to different tokens) or, if it
-// is not padding, to the map. It reads the input alone, which nobody writes to, and there is no
-// barrier. The largest index is that of the last unit of the map or the windows, or in a counter kPart
-// more; all are int64, and 64-bit divisions of small numbers take the way of 32-bit ones.
+// That no two threads write one address: item i of the work is part i % parts of line i / parts;
+// items go to blocks i, i + gridDim.x, ..., each to one. Within it a thread has the units
+// first + thread, first + thread + kThreads, ... of the line. So each unit of the map or of its
+// padding belongs to one thread, which writes it to the windows (window_of gives different tokens
+// different places) or, if it is not padding, to the map. It reads the input alone, which nobody
+// writes to, and there is no barrier.
+// The largest index is that of the last unit of the map or the windows; the number of a unit that
+// is not read goes up to kPart further. All of them are int64.
 #include "../partition.h"
 
 #include <ATen/ops/empty.h>
@@ -33,8 +34,10 @@ struct Copy {
   int64_t units;    // of a token
   int64_t rows;     // lines of an image
   int64_t columns;  // tokens of a line
-  int64_t image, row, column, unit_in_map;   // strides of the map
-  int64_t window, token, unit_in_window;     // strides of the windows
+  int64_t image, row, column, unit_in_map;  // strides of the map
+  int64_t window, token, unit_in_window;    // strides of the windows
+  Divider by_units;
+  Divider by_parts;
 
   int64_t parts() const { return divide_up(columns * units, kPart); }
   int64_t items() const { return grid.batch * rows * parts(); }
@@ -60,12 +63,11 @@ __device__ __forceinline__ void store_unit(Unit* to, Unit unit) {
 
 template <typename Unit, bool kToWindows>
 __global__ void __launch_bounds__(kThreads)
-    copy_lines(const Unit* __restrict__ from, Unit* __restrict__ to, Copy copy, int64_t parts) {
+    copy_lines(const Unit* __restrict__ from, Unit* __restrict__ to, Copy copy, int64_t items) {
   const int64_t line_units = copy.columns * copy.units;
-  const int64_t items = copy.grid.batch * copy.rows * parts;
   for (int64_t item = blockIdx.x; item < items; item += gridDim.x) {
-    const int64_t line = item / parts;
-    const int64_t first = item % parts * kPart + threadIdx.x;
+    int64_t line = item;
+    const int64_t first = copy.by_parts.divide(line) * kPart + threadIdx.x;
     TokenPlace place = {line / copy.rows, 0, line % copy.rows, 0, false};
     Unit units[kInFlight];
     int64_t targets[kInFlight];
@@ -73,8 +75,8 @@ __global__ void __launch_bounds__(kThreads)
     for (int i = 0; i < kInFlight; i++) {
       const int64_t n = first + i * kThreads;
       if (n < line_units) {
-        const int64_t unit = n % copy.units;
-        place.column = n / copy.units;
+        place.column = n;
+        const int64_t unit = copy.by_units.divide(place.column);
         const WindowPlace in_windows = window_of(copy.grid, place);
         const int64_t at_map = place.image * copy.image + place.row * copy.row +
             place.column * copy.column + unit * copy.unit_in_map;
@@ -111,7 +113,7 @@ void for_unit(int64_t bytes, const Run& run) {
   }
 }
 
-// The strides of a tensor in bytes; where there is but one of something, its stride is of no matter.
+// The strides of a tensor in bytes; where there is but one of something, its stride does not count.
 c10::SmallVector<int64_t, 4> byte_strides(const at::Tensor& x) {
   c10::SmallVector<int64_t, 4> strides;
   for (int64_t i = 0; i < x.dim(); i++) {
@@ -144,7 +146,7 @@ void copy_tokens(const WindowGrid& grid, const at::Tensor& from, const at::Tenso
   const auto windows = byte_strides(kToWindows ? to : from);
   // In units, which are elements where they do not lie together.
   const int64_t apart = from.size(-1) == 1 ? 1 : from.stride(-1);
-  const Copy copy = {
+  Copy copy = {
       grid,
       from.size(-1) * from.element_size() / bytes,
       kToWindows ? grid.groups_h * grid.window_h : grid.height,
@@ -155,7 +157,11 @@ void copy_tokens(const WindowGrid& grid, const at::Tensor& from, const at::Tenso
       kToWindows ? apart : 1,
       windows[0] / bytes,
       windows[1] / bytes,
-      kToWindows ? 1 : apart};
+      kToWindows ? 1 : apart,
+      {},
+      {}};
+  copy.by_units = Divider(copy.units);
+  copy.by_parts = Divider(copy.parts());
   for_unit(bytes, [&](auto unit) {
     using Unit = decltype(unit);
     launch(
@@ -166,7 +172,7 @@ void copy_tokens(const WindowGrid& grid, const at::Tensor& from, const at::Tenso
         static_cast<const Unit*>(from.const_data_ptr()),
         static_cast<Unit*>(to.mutable_data_ptr()),
         copy,
-        copy.parts());
+        copy.items());
   });
 }
 

@@ -4,7 +4,7 @@
 // (a bias, sums) serves all places that it comes to.
 #pragma once
 
-#include "device.h"
+#include "divider.h"
 
 namespace iwin_d2 {
 
@@ -20,6 +20,8 @@ struct Tiling {
   int64_t tiles;  // that these make
   int lanes;      // units of a tile; the last tile may have fewer
   int places;     // of a block
+  Divider by_tiles;
+  Divider by_lanes;
 
   // All sizes are at least 1; no more places than `most` are of use.
   static Tiling make(int64_t units, int64_t most) {
@@ -29,11 +31,15 @@ struct Tiling {
         units,
         tiles,
         static_cast<int>(lanes),
-        static_cast<int>(std::min<int64_t>(kThreads / lanes, most))};
+        static_cast<int>(std::min<int64_t>(kThreads / lanes, most)),
+        Divider(tiles),
+        Divider(lanes)};
   }
 
   // Whole warps: up to 31 threads have no place, and nothing to do.
-  unsigned threads() const { return static_cast<unsigned>(divide_up(lanes * places, kWarp) * kWarp); }
+  unsigned threads() const {
+    return static_cast<unsigned>(divide_up(lanes * places, kWarp) * kWarp);
+  }
 };
 
 // What a thread has of a block's tile.
@@ -44,8 +50,9 @@ struct Seat {
 
   static __device__ __forceinline__ Seat of_this_thread(const Tiling& tiling, int64_t tile) {
     Seat seat;
-    seat.unit = tile * tiling.lanes + threadIdx.x % tiling.lanes;
-    seat.place = static_cast<int>(threadIdx.x / tiling.lanes);
+    int64_t thread = threadIdx.x;
+    seat.unit = tile * tiling.lanes + tiling.by_lanes.divide(thread);
+    seat.place = static_cast<int>(thread);
     seat.taken = seat.place < tiling.places && seat.unit < tiling.units;
     return seat;
   }
