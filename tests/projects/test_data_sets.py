@@ -246,8 +246,15 @@ def shapes_with_a_negative(tmp_path_factory):
     ]
 
 
-@pytest.mark.parametrize("name", ["custom_coco_small", "custom_coco_small_boxes"])
-@pytest.mark.parametrize("folder", [MASK_RCNN, CASCADE], ids=lambda path: path.parts[-2])
+@pytest.mark.parametrize(
+    "folder, name",
+    [
+        (MASK_RCNN, "custom_coco_small"),
+        (MASK_RCNN, "custom_coco_small_boxes"),
+        (CASCADE, "custom_coco_small"),
+    ],
+    ids=["mask_rcnn", "faster_rcnn", "cascade_mask_rcnn"],
+)
 def test_images_without_objects_are_kept_or_left_out(folder, name, shapes_with_a_negative):
     config, size = str(folder / f"{name}.py"), "dataloader.train.total_batch_size"
     cfg = load_config(config, [*shapes_with_a_negative, f"{size}=2"])
