@@ -107,6 +107,8 @@ def describe(shapes: Shapes) -> Architecture:
         return Architecture(task, num_classes=num_classes)
     prefix = prefixes[0]
     patches = shapes[f"{prefix}patch_embed.proj.weight"]
+    if len(patches) < 2:  # of a damaged file
+        return Architecture(task, num_classes=num_classes)
     if not task and all(is_backbone_name(name, prefix) for name in shapes):
         task = BACKBONE
     return Architecture(task, patches[0], _depths(shapes, prefix), patches[1], num_classes)
@@ -129,7 +131,7 @@ def _num_classes(shapes: Shapes) -> int | None:
 
 def _depths(names: Collection[str], prefix: str) -> tuple[int, ...]:
     """Count the blocks of each stage."""
-    block = re.compile(re.escape(prefix) + r"layers\.(\d+)\.blocks\.(\d+)\.")
+    block = re.compile(re.escape(prefix) + r"layers\.(\d{1,6})\.blocks\.(\d{1,6})\.")
     counts: dict[int, int] = {}
     for name in names:
         if match := block.match(name):

@@ -16,10 +16,10 @@ from ..d2.framework import USE_DETECTRON2
 from ..errors import CheckpointError
 from ..files import atomic_write
 from .download import locate
-from .misfits import some
 from .options import LoadOptions
 from .pretrained import load_weights
 from .reading import UnreadableCheckpointError, first_line, read_checkpoint
+from .report import some
 from .target import Target, stamp
 from .weights import PLACES, Weights, recognise
 

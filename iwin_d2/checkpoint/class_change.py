@@ -43,6 +43,8 @@ def map_classes(name: str, tensor: Tensor, fresh: Tensor, classes: Sequence[int]
             continue
         if tensor.shape == fresh.shape == (rows, *fresh.shape[1:]) and not background:
             return tensor  # regression that is the same for all classes
+        if tensor.dim() != fresh.dim():
+            return None
         fits = fresh.shape == (len(classes) * rows + background, *tensor.shape[1:])
         if not fits or max(classes) * rows + rows > len(tensor):
             return None

@@ -160,7 +160,7 @@ class _Matcher:
             mapped = map_classes(name, tensor, fresh, self.options.classes)
             return tensor if mapped is None else mapped
         adapts = is_patch_embedding(name) and self.options.channels == "adapt"
-        if adapts and tensor.dim() == fresh.dim() and tensor.shape[1] != fresh.shape[1]:
+        if adapts and tensor.dim() == fresh.dim() and tensor.shape[1] not in (0, fresh.shape[1]):
             return adapt_channels(tensor, fresh.shape[1])
         return tensor
 

@@ -14,6 +14,7 @@ from .architecture import (
 )
 from .options import LoadOptions
 from .published import nearest_published
+from .report import some
 from .target import Target
 from .weights import Weights
 
@@ -26,7 +27,6 @@ __all__ = [
     "check_models",
     "check_names",
     "is_left_out",
-    "some",
 ]
 
 # How options are given to load_pretrained and in a config.
@@ -200,13 +200,6 @@ def check_heads(weights: Weights, target: Target, options: LoadOptions, fit: "Fi
             f"trained with windows of {window}, the model's are {target.window_size}: the same "
             "weights compute something else with them"
         )
-
-
-def some(names: Iterable[str], count: int = 3) -> str:
-    """The first few names, for a message."""
-    names = list(names)
-    more = f" and {len(names) - count} more" if len(names) > count else ""
-    return ", ".join(names[:count]) + more
 
 
 def _or(heads: Collection[tuple[int, ...]]) -> str:

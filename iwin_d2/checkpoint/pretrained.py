@@ -14,11 +14,10 @@ from ..files import atomic_write
 from .download import locate
 from .fitting import Fit, fit
 from .layouts import is_backbone_name
-from .misfits import some
 from .options import LoadOptions, make_options
 from .provenance import STAMP, make_stamp
 from .reading import first_line, read_checkpoint
-from .report import Report
+from .report import Report, some
 from .shapes import expected_shapes
 from .target import Target, unwrap
 from .weights import Weights, recognise

@@ -4,8 +4,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-__all__ = ["Report"]
+__all__ = ["Report", "some"]
 
+_LONG = 120  # characters of a name that are shown
 _COLUMNS = ("mapped", "missing", "unexpected")
 
 
@@ -79,3 +80,16 @@ def _aligned(lines: Iterable[tuple[str, ...]]) -> list[str]:
         ).rstrip()
         for line in lines
     ]
+
+
+def some(names: Iterable[str], count: int = 3) -> str:
+    """The first few names, for a message."""
+    names = list(names)
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(map(_shown, names[:count])) + more
+
+
+def _shown(name: str) -> str:
+    """A name as a message can have it, whatever a file calls its tensors."""
+    name = name if name.isprintable() else ascii(name)
+    return name if len(name) <= _LONG else f"{name[:_LONG]}..."

@@ -75,7 +75,7 @@ class Target:
             if not name.startswith(prefix):
                 continue
             rest = name[len(prefix) :]
-            if match := re.match(r"layers\.(\d+)\.(downsample\.)?", rest):
+            if match := re.match(r"layers\.(\d{1,6})\.(downsample\.)?", rest):
                 stage = int(match[1])
                 last = len(depths) - 1
                 behind = stage > last or (bool(match[2]) and stage == last)

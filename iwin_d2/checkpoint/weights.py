@@ -12,6 +12,7 @@ from ..errors import CheckpointError
 from .architecture import Architecture, Shapes, describe
 from .layouts import IMAGENET, Layout, backbone_prefixes, find_layout, is_backbone_name
 from .provenance import Provenance, class_names, trace
+from .report import some
 
 __all__ = ["PLACES", "Weights", "recognise"]
 
@@ -148,8 +149,8 @@ def _tensor(value: Tensor | np.ndarray, name: str, path: str) -> Tensor:
         plain = False
     if not plain:
         raise CheckpointError(
-            f"{path} holds {name} as no plain tensor of numbers: save the model's state dict "
-            "in a floating-point type."
+            f"{path} holds {some([name])} as no plain tensor of numbers: save the model's state "
+            "dict in a floating-point type."
         )
     return tensor
 
@@ -164,7 +165,7 @@ def _without_wrappers(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _twice(path: str, name: str, first: str, second: str) -> CheckpointError:
     return CheckpointError(
-        f"{path} holds {name} twice, as {first} and as {second}: save its model anew."
+        f"{path} holds {some([name])} twice, as {some([first, second])}: save its model anew."
     )
 
 

@@ -9,6 +9,8 @@ __all__ = ["Layout", "Rule", "backbone_prefixes", "is_backbone_name"]
 # The names of an Iwin backbone, behind its prefix; norm0 to norm3 are its output norms.
 _BACKBONE_NAME = re.compile(r"(patch_embed|layers\.\d+|norm\d)\.|time_embed$")
 
+_DIGITS = 6  # of a number in a name that can be meant
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -27,7 +29,7 @@ class Rule:
     def apply(self, name: str) -> str | None:
         """The name in this project; None if the rule is not for this name."""
         match = re.match(self.pattern, name)
-        if match is None:
+        if match is None or any(len(group) > _DIGITS for group in match.groups()):
             return None
         numbers = [int(group) for group in match.groups()]
         if numbers:
