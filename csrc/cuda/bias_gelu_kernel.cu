@@ -6,8 +6,8 @@
 //
 // That no two threads write one address: item i of the work is the pair of tile i % tiles and row
 // range i / tiles; items go to blocks i, i + gridDim.x, ..., each to one. Within it a thread has
-// its unit of the rows begin + place, begin + place + places, ...: seats differ in unit or in place.
-// What is written nobody reads before the kernel's end. There is no barrier but those of
+// its unit of the rows begin + place, begin + place + places, ...: seats differ in the unit or in
+// the place. What is written nobody reads before the kernel's end. There is no barrier but those of
 // column_sums.h, which all threads of a block reach, as the loop around them is the block's.
 // The largest index is that of the last number of x; a row counter that nothing is read with goes
 // up to kInFlight * kThreads rows further. All of them are int64.

@@ -64,6 +64,16 @@ def test_layouts_and_dtypes(backend, element, channels, layout):
     assert torch.equal(merged, backend.merge(strided.squeeze(1).contiguous(), (3, 4), (7, 9)))
 
 
+@pytest.mark.parametrize("channels", [3, 16])
+def test_strides_of_more_than_32_bits(compiled_backend, channels):
+    # Memory that is not touched need not be there, at least on the CPU.
+    memory = torch.empty(2**32 + 10_000, dtype=torch.uint8, device=compiled_backend.device)
+    x = memory.as_strided((2, 5, 7, channels), (2**32, 7 * channels, channels, 1))
+    x.copy_(torch.arange(x.numel()).view(x.shape) % 251)
+    windows = compiled_backend.partition(x, (3, 4))
+    assert torch.equal(windows, compiled_backend.partition(x.contiguous(), (3, 4)))
+
+
 @pytest.mark.parametrize("element", [torch.complex64, torch.complex128], ids=str)
 def test_lazily_conjugated_input(backend, element):
     x = torch.randn(1, 3, 4, 2, dtype=element).conj()
