@@ -82,11 +82,11 @@ def spoil(state, draw):
     return content
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_files_spoiled_at_random(tmp_path, model, seed):
     draw, path, refused = random.Random(seed), tmp_path / "spoiled.pth", 0
     good = model.state_dict()
-    for _ in range(60):
+    for _ in range(40):
         torch.save(spoil(good, draw), path)
         before = copied(model)
         options = {
@@ -102,7 +102,7 @@ def test_files_spoiled_at_random(tmp_path, model, seed):
             refused += 1
             assert len(str(error)) < 1500 and len(str(error).splitlines()) == 1
             assert same_state_or_nan(before, model.state_dict())
-    assert 10 < refused < 60
+    assert 10 < refused < 40
 
 
 def same_state_or_nan(one, other):

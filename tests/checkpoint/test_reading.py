@@ -115,7 +115,7 @@ def test_damage_of_any_kind_is_a_sentence(tmp_path, zipped):
     path = tmp_path / "damaged.pth"
     torch.save(content, path, _use_new_zipfile_serialization=zipped)
     good, draw, refused = path.read_bytes(), random.Random(0), 0
-    for _ in range(300):
+    for _ in range(150):
         bad = bytearray(good)
         if draw.random() < 0.3:
             bad = bad[: draw.randrange(len(bad))]
@@ -128,4 +128,4 @@ def test_damage_of_any_kind_is_a_sentence(tmp_path, zipped):
         except CheckpointError as error:
             refused += 1
             assert len(str(error).splitlines()) == 1 and str(path) in str(error)
-    assert refused > 200
+    assert refused > 100
