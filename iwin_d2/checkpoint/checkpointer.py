@@ -47,7 +47,7 @@ class Checkpointer(DetectionCheckpointer):
     """Writes whole files, and says in one sentence what is wrong with a file it reads.
 
     Takes the arguments of `DetectionCheckpointer`; files are exchangeable with its. Into a model
-    with an Iwin backbone it loads what `load_pretrained` loads, published files among them.
+    with an Iwin backbone it loads as `load_pretrained` does, published files among them.
 
     Attributes:
         metadata: what every file says of the model beside its weights, such as its classes; plain
@@ -215,7 +215,8 @@ class Checkpointer(DetectionCheckpointer):
             path: file, address or published name; empty to load nothing.
             checkpointables: names of what to load beside the model; None for all.
             fill: whether to refuse weights that leave a part of the model as it was.
-            options: what else may be done with them, for a model with an Iwin backbone.
+            options: what else may be done with them; without any, and without an Iwin backbone,
+                what fits is loaded.
 
         Returns:
             What the file holds beside model and checkpointables.
@@ -257,7 +258,8 @@ class Checkpointer(DetectionCheckpointer):
         return {**others, "model": self._weights.as_in_file}
 
     def _load_model(self, checkpoint: dict[str, Any]):
-        if Target.of(self.model).prefixes and self._weights is not None:
+        options = self._options not in (None, LoadOptions())
+        if self._weights is not None and (options or Target.of(self.model).prefixes):
             load_weights(self.model, self._weights, self._options, fill=self._fill)
             del checkpoint["model"]
             return None

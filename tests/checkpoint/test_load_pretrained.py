@@ -20,7 +20,8 @@ from published_files import (
 )
 from torch import nn
 
-from iwin_d2.checkpoint import Checkpointer, load_pretrained
+from iwin_d2.checkpoint import Checkpointer, LoadOptions, convert_checkpoint, load_pretrained
+from iwin_d2.d2.checkpoint import DetectionCheckpointer
 from iwin_d2.errors import CheckpointError, ConfigError
 from iwin_d2.modeling import IwinTransformer, iwin_tiny
 
@@ -180,6 +181,27 @@ def test_a_model_without_iwin_is_loaded_whole_or_not_at_all(tmp_path):
     with pytest.raises(CheckpointError, match=r"lacks 1 of the model's 2 tensors \(bias\)"):
         load_pretrained(loaded, tmp_path / "part.pth")
     assert same_state(saved.state_dict(), loaded.state_dict())
+
+
+def test_converted_files_are_for_detectron2s_checkpointer_too(tmp_path):
+    """A classifier converted for a model has that model's names."""
+    model, other = build(Classifier), build(Classifier)
+    source = classifier_file(tmp_path / "any.pth")
+    convert_checkpoint(source, tmp_path / "converted.pth", model=model)
+    DetectionCheckpointer(model).load(str(tmp_path / "converted.pth"))
+    load_pretrained(other, source)
+    for name in of_backbone(TINY):
+        ours = f"body.{name}"
+        assert torch.equal(model.state_dict()[ours], other.state_dict()[ours])
+
+
+def test_options_are_for_models_without_iwin_too(tmp_path):
+    saved, loaded = nn.Linear(2, 2), nn.Linear(2, 2)
+    torch.save(saved.state_dict(), tmp_path / "linear.pth")
+    bias = loaded.bias.detach().clone()
+    options = LoadOptions(leave_out=("bias",))
+    Checkpointer(loaded).load(str(tmp_path / "linear.pth"), options=options)
+    assert torch.equal(loaded.weight, saved.weight) and torch.equal(loaded.bias, bias)
 
 
 # ---- options ------------------------------------------------------------------------------------
