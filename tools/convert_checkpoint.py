@@ -4,8 +4,8 @@
     tools/convert_checkpoint.py SRC [DST] [--part backbone] [--config-file FILE [key=value ...]]
 
 SRC is a file, an address or a published name: an ImageNet classifier, a detector of MMDetection 2,
-a state dict, a file of Detectron2 or of this project. Nothing of it may be left over or missing: of
-the config's model, else of a published model of its kind. Without DST nothing is written.
+a state dict, a file of Detectron2 or of this project. Nothing of it may be left over or missing: to
+start the config's model, else of a published model of its kind. Without DST nothing is written.
 
 Training and evaluation here need no conversion: train.init_checkpoint takes such files as they are.
 """
@@ -32,7 +32,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--all", action="store_true", help="show every tensor")
     parser.add_argument("--base-url", metavar="URL", help="address or folder of published files")
-    parser.add_argument("--config-file", metavar="FILE", help="whose model it has to fill")
+    parser.add_argument("--config-file", metavar="FILE", help="whose model it is for")
     parser.add_argument("opts", nargs="*", metavar="key=value", help="config overrides")
     return parser.parse_intermixed_args(argv)
 

@@ -98,8 +98,10 @@ class _Matcher:
         places = self._places()
         for place, name in places.items():
             self._place(place, weights.tensors[name], weights.origins[name])
-        for name in weights.tensors.keys() - places.values():
-            result.unused[weights.origins[name]] = "not of the backbone"
+        placed = set(places.values())
+        for name in weights.tensors:
+            if name not in placed:
+                result.unused[weights.origins[name]] = "not of the backbone"
         for name in weights.unplaced:
             if self.backbone_only:
                 result.unused[name] = "not of the backbone"
@@ -107,8 +109,8 @@ class _Matcher:
                 result.unused[name] = "left out"
             else:
                 result.unexpected.append(name)
-        for name in self.target.state.keys() - places.keys():
-            if not _INCIDENTAL.match(name):
+        for name in self.target.state:
+            if name not in places and not _INCIDENTAL.match(name):
                 self._keep(name)
         return result
 
