@@ -33,11 +33,12 @@ namespace {
 constexpr int kTaps = 9;
 // Rows of a thread: what it reads beyond them, two rows and its weights, should not count.
 constexpr int kRun = 8;
-// Numbers that a thread has at once; more of them leave no registers for what is on its way.
+// Numbers that a thread has at once: with more of them, no registers are left for those on their
+// way.
 constexpr int kAtOnce = 4;
 // Rows that are read ahead: as many bytes for each type.
 template <typename T>
-constexpr int kAhead = 8 / sizeof(T) / 2;
+constexpr int kAhead = 4 / sizeof(T);
 // Blocks that are enough to keep any device busy: more of them only make more to sum.
 constexpr int64_t kMostBlocks = 1024;
 
@@ -135,7 +136,7 @@ class Window {
  public:
   float values[3][3][N];
 
-  // `step` comes to the place's own row first.
+  // Of the row above the place, to begin with.
   __device__ __forceinline__ Window(const T* x, const Map& map, const Place<N>& place)
       : left_(column(x, map, place, -1)),
         middle_(column(x, map, place, 0)),
@@ -143,22 +144,12 @@ class Window {
     left_.start(-1);
     middle_.start(-1);
     right_.start(-1);
-    next_row();
-    next_row();
+    step();
+    step();
   }
 
-  __device__ __forceinline__ void step() { next_row(); }
-
- private:
-  static __device__ __forceinline__ Column<T, N> column(
-      const T* x, const Map& map, const Place<N>& place, int step) {
-    const bool there = place.column + step >= 0 && place.column + step < map.width;
-    const int first = place.row > 0 ? -1 : 0;
-    const int64_t offset = place.offset + step * map.tiling.units * N;
-    return {x, offset, place.stride, first, place.rows, there};
-  }
-
-  __device__ __forceinline__ void next_row() {
+  // To the next row: its last three tokens come in.
+  __device__ __forceinline__ void step() {
 #pragma unroll
     for (int j = 0; j < 3; j++) {
 #pragma unroll
@@ -170,6 +161,15 @@ class Window {
     left_.next(values[2][0]);
     middle_.next(values[2][1]);
     right_.next(values[2][2]);
+  }
+
+ private:
+  static __device__ __forceinline__ Column<T, N> column(
+      const T* x, const Map& map, const Place<N>& place, int step) {
+    const bool there = place.column + step >= 0 && place.column + step < map.width;
+    const int first = place.row > 0 ? -1 : 0;
+    const int64_t offset = place.offset + step * map.tiling.units * N;
+    return {x, offset, place.stride, first, place.rows, there};
   }
 
   Column<T, N> left_;
