@@ -30,6 +30,8 @@ CHOICES = ("auto", "cpu", "cuda", "none")
 COMPILERS = ("c++", "g++")
 # torch.ops.load_library loads the file, not Python's import: it has no use of Python's ABI.
 FILE_NAME = "_C.abi3.so"
+# What a toolkit is known by: some hold no compiler.
+TOOLKIT = ("bin/nvcc", "include/cuda_runtime.h")
 # What nvcc compiles for. The last is PTX, from which the driver makes code for what comes later.
 ARCHITECTURES = (
     ("compute_80", "sm_80"),
@@ -85,7 +87,7 @@ def find_toolkit(environ=os.environ, default="/usr/local/cuda"):
     PyTorch would take the folder above the nvcc on the PATH, which may be a wrapper.
     """
     for folder in (environ.get("CUDA_HOME"), environ.get("CUDA_PATH"), default):
-        if folder and (Path(folder) / "include" / "cuda_runtime.h").is_file():
+        if folder and all((Path(folder) / name).is_file() for name in TOOLKIT):
             return Path(folder)
     return None
 
@@ -154,7 +156,7 @@ def why_no_cuda(found):
         return f"PyTorch {found.torch} is built without CUDA"
     if found.toolkit is None:
         return (
-            "there is no CUDA toolkit with include/cuda_runtime.h in CUDA_HOME, CUDA_PATH or "
+            f"there is no CUDA toolkit with {' and '.join(TOOLKIT)} in CUDA_HOME, CUDA_PATH or "
             "/usr/local/cuda"
         )
     if str(found.toolkit_version[0]) != found.torch_cuda.split(".")[0]:
@@ -222,8 +224,14 @@ def extension(kind, found):
         cxx += ["-isystem", str(found.toolkit / "include")]
         libraries += ["c10_cuda", "cudart"]
         library_dirs += [str(found.toolkit / name) for name in ("lib64", "lib")]
-        targets = [f"-gencode=arch={arch},code={code}" for arch, code in ARCHITECTURES]
-        flags["nvcc"] = [*common, *targets]
+        flags["nvcc"] = [
+            *common,
+            *(f"-gencode=arch={arch},code={code}" for arch, code in ARCHITECTURES),
+            "--threads=0",  # the architectures side by side, where there are processors for it
+            "-ccbin",
+            shlex.split(found.compiler)[0],
+            "-Xcompiler=-g0,-fvisibility=hidden,-fvisibility-inlines-hidden,-Wall,-Wextra",
+        ]
     cxx += shlex.split(os.environ.get("CXXFLAGS", ""))
     return Extension(
         "iwin_d2._C",
@@ -252,23 +260,50 @@ class BuildPython(build_py):
                 self.copy_file(str(path), str(target))
 
 
-def build_command(request, kind, compiler):
-    """Return the command build_ext: PyTorch's, with one compiler and flags of our own."""
+def build_command(request, kind, found, no_cuda):
+    """Return the command build_ext: PyTorch's, with one compiler and flags of our own.
+
+    `no_cuda` is why the kind is not "cuda", where that is asked for.
+    """
     from torch.utils.cpp_extension import BuildExtension
 
     class BuildOperators(BuildExtension):
         def run(self):
+            options = self.compiler, self.inplace  # which a build that fails leaves changed
+            try:
+                self.build(kind, no_cuda)
+            except BuildError as error:
+                if request != "auto":
+                    raise SystemExit(f"error: {error}.") from None
+                if kind == "cuda":
+                    self.compiler, self.inplace = options
+                    self.build_without_cuda(error)
+                else:
+                    self.give_up(error)
+
+        def build(self, kind, no_cuda):
+            """Compile and link; raise a BuildError that says why it failed."""
             try:
                 with one_at_a_time(self.build_temp):
                     super().run()
-                say(f"{BUILT} for {'the CPU' if kind == 'cpu' else 'the CPU and CUDA'}")
             except (Exception, SystemExit) as error:
                 cause = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-                sentence = f"compiling csrc/ failed ({cause})"
-                if request != "auto":
-                    raise SystemExit(f"error: {sentence}.") from None
-                say(f"{WITHOUT}: {sentence}")
-                self.extensions = []
+                raise BuildError(f"compiling csrc/ failed ({cause})") from None
+            devices = "the CPU and CUDA" if kind == "cuda" else "the CPU"
+            say(f"{BUILT} for {devices}" + (f", not for CUDA: {no_cuda}" if no_cuda else ""))
+
+        def build_without_cuda(self, reason):
+            of_the_cpu = extension("cpu", found)
+            for name in ("sources", "extra_compile_args", "libraries", "library_dirs"):
+                setattr(self.extensions[0], name, getattr(of_the_cpu, name))
+            try:
+                self.build("cpu", reason)
+            except BuildError as error:
+                self.give_up(error)
+
+        def give_up(self, reason):
+            say(f"{WITHOUT}: {reason}")
+            self.extensions = []
 
         def finalize_options(self):
             super().finalize_options()
@@ -277,7 +312,7 @@ def build_command(request, kind, compiler):
 
         def build_extensions(self):
             # Python's own flags and compiler are those of the machine that Python was built on.
-            command = shlex.split(compiler)
+            command = shlex.split(found.compiler)
             for name in self.compiler.executables:
                 if name in ("compiler", "compiler_cxx"):
                     self.compiler.set_executable(name, command)
@@ -334,7 +369,7 @@ def main():
     setup(
         ext_modules=[extension(kind, found)],
         cmdclass={
-            "build_ext": build_command(request, kind, found.compiler),
+            "build_ext": build_command(request, kind, found, reason),
             "build_py": BuildPython,
         },
         options={"bdist_wheel": {"py_limited_api": "cp310"}},

@@ -43,7 +43,11 @@ MISSING = [
     ({"compiler": None}, "none", r"no C\+\+ compiler.*g\+\+"),
     ({"cuda_sources": []}, "cpu", "no CUDA operators"),
     ({"torch_cuda": None}, "cpu", r"PyTorch 2\.11\.0 is built without CUDA"),
-    ({"toolkit": None, "toolkit_version": None}, "cpu", "no CUDA toolkit.*CUDA_HOME"),
+    (
+        {"toolkit": None, "toolkit_version": None},
+        "cpu",
+        "no CUDA toolkit with bin/nvcc and include/cuda_runtime.h in CUDA_HOME",
+    ),
     ({"toolkit_version": (12, 4)}, "cpu", r"/cuda is CUDA 12\.4 and PyTorch is built for 13\.0"),
 ]
 
@@ -101,15 +105,17 @@ def test_the_compiler(script, tmp_path):
     assert script.find_compiler({**path, "CXX": "g++-13 -pipe"}) == "g++-13 -pipe"
 
 
-def test_the_toolkit_is_where_its_header_is(script, tmp_path):
+def test_the_toolkit_is_where_its_compiler_and_header_are(script, tmp_path):
     # Such as the folder above an nvcc that is only a wrapper.
     wrapper, toolkit, default = tmp_path / "wrapper", tmp_path / "toolkit", tmp_path / "default"
     (wrapper / "bin").mkdir(parents=True)
     environ = {"CUDA_HOME": str(wrapper), "CUDA_PATH": str(toolkit)}
     assert script.find_toolkit(environ, str(default)) is None
     for folder in (default, toolkit):
-        (folder / "include").mkdir(parents=True)
-        (folder / "include/cuda_runtime.h").touch()
+        for name in ("bin/nvcc", "include/cuda_runtime.h"):
+            assert script.find_toolkit(environ, str(default)) != folder
+            (folder / name).parent.mkdir(parents=True)
+            (folder / name).touch()
         assert script.find_toolkit(environ, str(default)) == folder
     (toolkit / "include/cuda.h").write_text("// x\n#define  CUDA_VERSION 12040\n")
     assert script.toolkit_version(toolkit) == (12, 4)
@@ -245,3 +251,43 @@ def test_a_build_that_fails(small_tree):
     assert status == 1
     assert re.search(r"^error: compiling csrc/ failed \(.*\)\.$", output, re.MULTILINE)
     broken.write_text(text)
+
+
+def toolkit_that_fails(folder):
+    """A CUDA toolkit for this PyTorch, whose compiler takes no code."""
+    major, minor = torch.version.cuda.split(".")[:2]
+    (folder / "include").mkdir(parents=True)
+    (folder / "include/cuda_runtime.h").touch()
+    (folder / "include/cuda.h").write_text(f"#define CUDA_VERSION {major}0{minor}0\n")
+    (folder / "bin").mkdir()
+    version = f"release {major}.{minor}, V1"
+    (folder / "bin/nvcc").write_text(
+        f'#!/bin/sh\ncase "$*" in *--version*) echo "{version}" ;; *) exit 1 ;; esac\n'
+    )
+    (folder / "bin/nvcc").chmod(0o755)
+    return folder
+
+
+@pytest.mark.slow
+def test_without_a_cuda_compiler_that_works_there_are_the_operators_of_the_cpu(
+    small_tree, tmp_path
+):
+    if torch.version.cuda is None:
+        pytest.skip("needs a PyTorch that is built with CUDA")
+    environ = {"CUDA_HOME": str(toolkit_that_fails(tmp_path / "cuda"))}
+    kernel = small_tree / "csrc/cuda/op_kernel.cu"
+    kernel.parent.mkdir()
+    kernel.write_text("void f();\n")
+    try:
+        command = ("build_ext", "--inplace")
+        status, output = run_script(*command, folder=small_tree, **environ, IWIN_D2_BUILD="cuda")
+        assert status == 1
+        assert re.search(r"^error: compiling csrc/ failed \(.*\)\.$", output, re.MULTILINE)
+        (small_tree / "iwin_d2/_C.abi3.so").unlink()
+        status, output = run_script(*command, folder=small_tree, **environ)
+        assert status == 0
+        said = "the operators are compiled for the CPU, not for CUDA: compiling csrc/ failed"
+        assert f"iwin_d2: {said}" in output
+        assert (small_tree / "iwin_d2/_C.abi3.so").is_file()
+    finally:
+        shutil.rmtree(kernel.parent)

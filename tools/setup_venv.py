@@ -26,6 +26,8 @@ OPERATORS_STAMP = VENV / "operators.json"
 OPERATORS_LOG = VENV / "operators.log"
 OLDEST_PYTHON = (3, 10)
 GIGABYTES_NEEDED = 8
+# As GCC writes them (a.cpp:1:2: warning: ..) and as nvcc does (a.cu(1): warning #177-D: ..).
+WARNINGS_AND_ERRORS = r"\S*csrc/\S+: (warning|(fatal )?error)\b"
 
 
 class SetupError(Exception):
@@ -190,12 +192,12 @@ def operators_state():
     sources = [ROOT / "setup.py", *(path for path in sources if path.is_file())]
     torch = sorted(path.name for path in VENV.glob("lib/python*/site-packages/torch-*.dist-info"))
     folders = [os.environ.get(name) for name in ("CUDA_HOME", "CUDA_PATH")] + ["/usr/local/cuda"]
-    headers = [os.path.join(folder, "include/cuda_runtime.h") for folder in folders if folder]
+    compilers = [os.path.join(folder, "bin/nvcc") for folder in folders if folder]
     return {
         "sources": digest(sources, "".join([fingerprint(), *torch])),
         "request": os.environ.get("IWIN_D2_BUILD", ""),
         "compilers": find_compilers(),
-        "toolkit": next((header for header in headers if os.path.isfile(header)), None),
+        "toolkit": next((path for path in compilers if os.path.isfile(path)), None),
     }
 
 
@@ -226,9 +228,10 @@ def build_operators():
     """Compile csrc/ in place; return "" or, where this machine cannot do that, what it lacks."""
     state = operators_state()
     if state["compilers"] and state["request"] != "none":
-        print("set-up: compiling the operators (a minute or two)", flush=True)
+        how_long = "minutes, with CUDA's" if state["toolkit"] else "a minute or two"
+        print(f"set-up: compiling the operators ({how_long})", flush=True)
     command = [str(VENV / "bin" / "python"), "setup.py", "build_ext", "--inplace"]
-    status, output = run(command, dict(os.environ), r"\S*csrc/\S+: (warning|(fatal )?error): ")
+    status, output = run(command, dict(os.environ), WARNINGS_AND_ERRORS)
     OPERATORS_LOG.write_text(output)
     said = re.findall(r"^iwin_d2: (.*)\.$", output, re.MULTILINE)
     if status != 0 or not said:
@@ -240,7 +243,7 @@ def build_operators():
         with contextlib.suppress(FileNotFoundError):
             OPERATORS.unlink()
     else:
-        print(f"set-up: {said[-1]}", flush=True)
+        print(f"set-up: {with_log(said[-1])}", flush=True)
     OPERATORS_STAMP.write_text(json.dumps({"state": state, "without": without}))
     return without
 

@@ -4,6 +4,7 @@ setup.py builds the file from csrc/. Without it, or with one that does not fit, 
 the plain-PyTorch reference, and `reason()` says why.
 """
 
+import hashlib
 import os
 import re
 
@@ -14,6 +15,8 @@ __all__ = ["describe_extension", "file_path", "load", "loaded", "reason"]
 _HOW = "`make build` builds it, as does installing with pip --no-build-isolation"
 # csrc/build_info.cpp writes it into the file.
 _MARK = re.compile(rb"iwin_d2 extension for PyTorch ([^\s,]+),")
+# Of the operators' names and arguments (see `_digest_operators`): what this version calls.
+_OPERATORS = "6e459b3cd396"
 
 _tried = False
 _reason = "the extension has not been looked for yet"
@@ -55,7 +58,7 @@ def describe_extension() -> str:
 def _load(path: str) -> str:
     # A second file would register every operator a second time, which ends the process.
     if hasattr(torch.ops.iwin_d2, "build_info"):
-        return ""
+        return _why_not_these_operators(path)
     if not os.path.isfile(path):
         if os.environ.get("IWIN_D2_EXTENSION"):
             return f"IWIN_D2_EXTENSION names {path}, and there is no such file"
@@ -75,7 +78,23 @@ def _load(path: str) -> str:
         torch.ops.load_library(path)
     except OSError as error:
         return f"{path} cannot be loaded ({error.__cause__ or error}): {_HOW}"
-    return ""
+    return _why_not_these_operators(path)
+
+
+def _why_not_these_operators(path: str) -> str:
+    if _digest_operators() == _OPERATORS:
+        return ""
+    return f"{path} holds the operators of another version of this package: {_HOW}"
+
+
+def _digest_operators() -> str:
+    """Return a digest of the names and arguments that are registered, and how much each returns."""
+    names = [x for x in torch._C._dispatch_get_all_op_names() if x.startswith("iwin_d2::")]
+    schemas = [torch._C._get_schema(name, "") for name in sorted(names)]
+    texts = [
+        f"{x.name}({', '.join(a.name for a in x.arguments)}) -> {len(x.returns)}" for x in schemas
+    ]
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:12]
 
 
 def _minor(version: str) -> list[str]:

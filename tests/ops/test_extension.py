@@ -1,6 +1,8 @@
 """The file of the compiled operators is loaded where it fits; otherwise one sentence says why."""
 
+import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from iwin_d2.ops import extension
+from iwin_d2.ops import backends, extension
 
+ROOT = Path(__file__).resolve().parents[2]
 MARK = "iwin_d2 extension for PyTorch {}, CPU (baseline), GCC 12\0"
 
 
@@ -82,3 +85,65 @@ def test_what_is_loaded_says_what_it_is(monkeypatch):
     monkeypatch.setenv("IWIN_D2_EXTENSION", "/no/such/file")
     extension.load()
     assert extension._load("/no/such/file") == ""
+
+
+@pytest.mark.skipif(not os.path.isfile(extension.file_path()), reason="nothing is compiled")
+def test_python_and_cpp_mean_the_same_operators():
+    digest = extension._digest_operators()
+    assert digest == extension._OPERATORS, (
+        f"the extension is older than its sources: make build; or operators have changed: "
+        f"{digest} is what extension.py should expect"
+    )
+
+
+def test_operators_of_another_version_are_not_used(monkeypatch):
+    monkeypatch.setattr(extension, "_OPERATORS", "another")
+    if not extension.loaded():
+        pytest.skip(extension.reason())
+    reason = extension._load("/some/file")
+    assert reason.startswith("/some/file holds the operators of another version of this package: ")
+
+
+def own_build():
+    """What setup.py builds on this machine; skip where the extension is not its work."""
+    if Path(sys.prefix).resolve() != ROOT / ".venv" or os.environ.get("IWIN_D2_EXTENSION"):
+        pytest.skip("the extension is not the one that `make` keeps")
+    spec = importlib.util.spec_from_file_location("build_script", ROOT / "setup.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    return script.decide(script.requested(), script.survey())
+
+
+def test_where_there_is_a_toolkit_there_are_kernels_for_cuda():
+    """Whether there is a GPU or not."""
+    kind, reason = own_build()
+    if kind != "cuda":
+        pytest.skip(reason)
+    assert extension.loaded(), extension.reason()
+    on_cuda = [name for name, (_, dtypes) in backends.OPERATORS.items() if "cuda" in dtypes]
+    backward = ["attention_backward", "depthwise_conv_backward", "bias_gelu_backward"]
+    for name in on_cuda + backward:
+        operator = getattr(torch.ops.iwin_d2, name).default
+        assert operator.has_kernel_for_dispatch_key(torch.DispatchKey.CUDA), name
+    assert re.search(r"and CUDA \d+\.\d \(sm_80 sm_90 compute_90\)", torch.ops.iwin_d2.build_info())
+
+
+def test_compiling_warned_of_nothing():
+    own_build()
+    log = ROOT / ".venv/operators.log"
+    if not log.is_file():
+        pytest.skip("nothing has been compiled")
+    warnings = re.findall(r"^.*(?:csrc/|ptxas|nvcc|nvlink).*\bwarning\b.*$", log.read_text(), re.M)
+    assert not [line for line in warnings if " -c " not in line]
+
+
+@pytest.mark.skipif(not extension.loaded(), reason=extension.reason())
+def test_loading_does_not_start_cuda():
+    """Not even its driver: a process that has no use for the GPU leaves it alone."""
+    code = (
+        "import torch, iwin_d2.ops\n"
+        "print(iwin_d2.ops.extension.loaded(), torch.cuda.is_initialized())\n"
+        "print('libcuda.so' in open('/proc/self/maps').read())\n"
+    )
+    loaded, driver = fresh_process(code, IWIN_D2_EXTENSION=extension.file_path())
+    assert (loaded, driver) == ("True False", "False")

@@ -133,6 +133,7 @@ def test_compiling(setup_venv, tree, capsys):
         "running",
         "/usr/b.h:1:2: warning: not ours",
         "csrc/a.cpp:1:2: warning: odd",
+        "/x/csrc/cuda/a.cu(12): warning #177-D: never used",
         "iwin_d2: the operators are compiled for X.",
     )
     setup_venv.OPERATORS.write_text("made by that setup.py")
@@ -140,6 +141,7 @@ def test_compiling(setup_venv, tree, capsys):
     out = capsys.readouterr().out
     assert "set-up: the operators are compiled for X" in out
     assert "csrc/a.cpp:1:2: warning: odd" in out
+    assert "csrc/cuda/a.cu(12): warning #177-D: never used" in out
     assert "running" not in out
     assert "not ours" not in out
     assert "running" in setup_venv.OPERATORS_LOG.read_text()
