@@ -89,7 +89,7 @@ class Architecture:
         if self.task == BACKBONE:
             return f"{self.size} alone"
         task = self.task or "model of another kind"
-        article = "an" if task[0] in "aeiou" else "a"
+        article = "an" if task.startswith(("image", "FCOS")) else "a"
         classes = "" if self.num_classes is None else f" with {self.num_classes} classes"
         return f"{article} {task} on {self.size}{classes}"
 

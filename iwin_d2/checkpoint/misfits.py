@@ -207,13 +207,14 @@ def _or(heads: Collection[tuple[int, ...]]) -> str:
 
 
 def _such_as(target: Target, task: str = "") -> str:
-    """The published checkpoint nearest to a model, if there is one of its size.
+    """The published checkpoint nearest to a model, if there is one of its size and task.
 
     Args:
         target: the model.
         task: what the checkpoint is to be for, if not for the model's own task.
     """
     nearest = nearest_published(target.shapes, task)
-    if nearest is None or nearest.architecture.size != target.architecture.size:
+    wanted = (task or target.architecture.task, target.architecture.size)
+    if nearest is None or (nearest.architecture.task, nearest.architecture.size) != wanted:
         return ""
     return f", such as {nearest.name}"

@@ -7,6 +7,7 @@ import torch
 from published_files import (
     CASCADE_T,
     MASK_RCNN_T,
+    ROOT,
     TINY,
     UPERNET_T,
     build,
@@ -22,6 +23,8 @@ from torch import nn
 
 from iwin_d2.checkpoint import Checkpointer, LoadOptions, convert_checkpoint, load_pretrained
 from iwin_d2.d2.checkpoint import DetectionCheckpointer
+from iwin_d2.d2.config import LazyConfig, instantiate
+from iwin_d2.d2.framework import USE_DETECTRON2
 from iwin_d2.errors import CheckpointError, ConfigError
 from iwin_d2.modeling import IwinTransformer, iwin_tiny
 
@@ -193,6 +196,24 @@ def test_converted_files_are_for_detectron2s_checkpointer_too(tmp_path):
     for name in of_backbone(TINY):
         ours = f"body.{name}"
         assert torch.equal(model.state_dict()[ours], other.state_dict()[ours])
+
+
+@pytest.mark.skipif(not USE_DETECTRON2, reason="needs Detectron2's own models")
+@pytest.mark.parametrize("name", ["fcos_iwin_t_fpn", "panoptic_fpn_iwin_t", "retinanet_iwin_t_fpn"])
+def test_detectron2s_detectors(tmp_path, name):
+    """Of those that were not published the backbone is started; a suggestion there is none."""
+    path = ROOT / f"projects/backbone_in_detectron2/{name}_1x.py"
+    config = LazyConfig.load(str(path)).model
+    model = build(lambda: instantiate(config), memory=False)
+    report = load_pretrained(model, classifier_file(tmp_path / "any.pth"))
+    prefix = "backbone.bottom_up."
+    assert {f"{prefix}{name}" for name in of_backbone(TINY)} == set(report.loaded)
+    with pytest.raises(CheckpointError) as caught:
+        load_pretrained(model, detector_file(tmp_path / "mask.pth", MASK_RCNN_T))
+    assert "give weights of such a model, or take its backbone alone" in str(caught.value)
+    report = load_pretrained(model, tmp_path / "mask.pth", part="backbone")
+    backbone = {name for name in model.state_dict() if name.startswith(prefix)}
+    assert set(report.loaded) == backbone
 
 
 def test_options_are_for_models_without_iwin_too(tmp_path):
