@@ -4,4 +4,5 @@ from ....configs.common.quickstart import dataloader, dataset, lr_multiplier, op
 from .custom_coco_small import model
 
 model.proposal_generator.anchor_generator.sizes = [[12], [24], [48], [96], [192]]
+train.max_iter = 1000  # without normalisation in its heads it learns slower than the cascade
 train.output_dir = "./output/mask_rcnn_quickstart"
