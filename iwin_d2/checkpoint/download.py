@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from http.client import HTTPException
 from pathlib import Path
 from typing import IO
+from urllib.error import URLError
 from urllib.parse import unquote, urlsplit
 from urllib.request import Request, urlopen
 
@@ -169,9 +170,10 @@ def _fetch(address: str, cached: Path, check: Callable[[Path], None], hint: str)
     except CheckpointError as error:
         raise CheckpointError(error.sentence.replace(str(partial), address)) from error
     except (OSError, HTTPException, BaseLockException, ValueError) as error:
-        raise CheckpointError(
-            f"{address} cannot be fetched ({first_line(error)}): {hint}."
-        ) from error
+        # urllib wraps what the network says.
+        wrapped = type(error) is URLError and isinstance(error.reason, Exception)
+        reason = first_line(error.reason if wrapped else error)
+        raise CheckpointError(f"{address} cannot be fetched ({reason}): {hint}.") from error
     logger.info("Fetched %s into %s", address, cached)
     return cached
 
