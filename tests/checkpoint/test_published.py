@@ -4,8 +4,16 @@ import json
 import math
 
 import pytest
-from published_files import ROOT, detector, manifests
+from published_files import (
+    ROOT,
+    classifier_file,
+    detector,
+    detector_file,
+    manifest,
+    manifests,
+)
 
+from iwin_d2.checkpoint import convert_checkpoint
 from iwin_d2.checkpoint.architecture import HEADS, SIZES, describe
 from iwin_d2.checkpoint.layouts import find_layout
 from iwin_d2.checkpoint.published import PUBLISHED, find_published, nearest_published
@@ -50,6 +58,14 @@ def test_every_key_of_a_published_classifier_is_known(name):
     expected = expected_shapes(describe(shapes), last_depthwise=name.endswith("16_1024"))
     assert shapes == expected
     assert sum(map(math.prod, shapes.values())) == CLASSIFIERS[name]["params"]
+
+
+@pytest.mark.parametrize("name", [*CLASSIFIERS, *DETECTORS])
+def test_every_published_file_is_converted_whole(tmp_path, name):
+    write = classifier_file if name in CLASSIFIERS else detector_file
+    report = convert_checkpoint(write(tmp_path / "any.pth", name))
+    assert sorted(report.loaded.values()) == sorted(manifest(name)["state_dict"])
+    assert not report.missing and not report.unexpected and not report.notes
 
 
 @pytest.mark.parametrize("name", ["cls", "det", "seg", "vid"])

@@ -9,7 +9,7 @@ from pycocotools import mask as coco_mask
 from shrunken import shrunken_cascade, shrunken_mask_rcnn
 from torch import nn
 
-from iwin_d2.checkpoint import load_pretrained
+from iwin_d2.checkpoint import convert_checkpoint, load_pretrained
 from iwin_d2.d2.config import instantiate
 from iwin_d2.d2.modeling import detector_postprocess
 from iwin_d2.d2.structures import Boxes, ImageList, Instances
@@ -52,6 +52,17 @@ def test_feature_maps(case):
     for expected, actual in zip(case.expected["fpn"], case.features.values(), strict=True):
         assert actual.shape == expected.shape
         assert (actual - expected).abs().max() / expected.abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_converted_weights_are_these(name, tmp_path):
+    file, converted = GOLDEN / f"{name}.pt", tmp_path / "converted.pth"
+    convert_checkpoint(file, converted)
+    models = [instantiate(DETECTORS[name]()) for _ in range(2)]
+    for model, source in zip(models, (file, converted)):
+        load_pretrained(model, source)
+    one, other = (model.state_dict() for model in models)
+    assert all(torch.equal(value, other[key]) for key, value in one.items())
 
 
 def find_proposals(case):
