@@ -230,7 +230,7 @@ class Checkpointer(DetectionCheckpointer):
         self._path, self._fill, self._options = path, fill, options
         names = self.checkpointables if checkpointables is None else checkpointables
         try:
-            with _restored_on_failure(self.model if names else None):
+            with _restored_on_failure(self.model if names or fill else None):
                 return super().load(path, checkpointables)
         except _MISFITS as error:
             # Others than that of load_state_dict are of the machine, or of another process.
@@ -252,7 +252,7 @@ class Checkpointer(DetectionCheckpointer):
         content = read_checkpoint(filename)
         bare = isinstance(content, dict) and not any(key in content for key in PLACES)
         if bare and filename.endswith(".pkl") and USE_DETECTRON2:
-            content = super()._load_file(filename)  # knows Caffe2's names
+            content, bare = super()._load_file(filename), False  # knows Caffe2's names
         self._weights = recognise(content, filename)
         others = {} if bare else content
         return {**others, "model": self._weights.as_in_file}

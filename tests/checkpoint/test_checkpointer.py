@@ -2,16 +2,19 @@
 
 import logging
 import os
+import pickle
 import subprocess
 import sys
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from iwin_d2.checkpoint import Checkpointer
 from iwin_d2.d2.checkpoint import DetectionCheckpointer, PeriodicCheckpointer
+from iwin_d2.d2.framework import USE_DETECTRON2
 from iwin_d2.errors import CheckpointError
 
 
@@ -267,6 +270,25 @@ def test_weights_that_are_to_fill_the_model(tmp_path):
     torch.save({**state, "0.bias": torch.zeros(9)}, path)
     with pytest.raises(CheckpointError, match=r"of other shapes .* such as 0\.bias \[9\] instead"):
         Checkpointer(model()).resume_or_load(path, resume=False, fill=True)
+
+
+def test_weights_that_do_not_fill_the_model_leave_it_as_it_was(tmp_path):
+    path, loaded = str(tmp_path / "part.pth"), model()
+    state = {name: value for name, value in model().state_dict().items() if name != "1.bias"}
+    torch.save(state, path)
+    before = weights(loaded)
+    with pytest.raises(CheckpointError, match="1 of its 4 tensors"):
+        Checkpointer(loaded).load(path, fill=True)
+    torch.testing.assert_close(weights(loaded), before, rtol=0, atol=0)
+
+
+@pytest.mark.skipif(not USE_DETECTRON2, reason="Detectron2 alone knows Caffe2's names")
+def test_caffe2s_names_stay_detectron2s_task(tmp_path):
+    """Of its zoo's ResNets: a pickle of arrays under names that have to be matched."""
+    blobs = {"conv1_w": np.zeros((2, 3), "f4"), "conv1_w_momentum": np.zeros((2, 3), "f4")}
+    (tmp_path / "R-50.pkl").write_bytes(pickle.dumps({"blobs": blobs}))
+    content = Checkpointer(model())._load_file(str(tmp_path / "R-50.pkl"))
+    assert content["matching_heuristics"] is True and list(content["model"]) == ["conv1_w"]
 
 
 def test_what_is_resumed_fills_the_model_and_holds_a_training(tmp_path):
