@@ -19,7 +19,8 @@ SANITIZER_OPTIONS := ASAN_OPTIONS=detect_leaks=0:protect_shadow_gap=0:abort_on_e
 
 # What runs on the kernels of CUDA, thread by thread on the CPU (tests/cuda_emulator).
 EMULATED_TESTS := tests/cuda_emulator $(patsubst %,tests/ops/test_%.py,attention backends \
-    bad_arguments bias_gelu coverage depthwise_conv extension graphs interleaved_window partition)
+    bad_arguments bias_gelu coverage depthwise_conv extension graphs interleaved_window partition) \
+    $(patsubst %,tests/modeling/test_iwin.py::test_golden_%,outputs gradients)
 EMULATED := build/emulated
 
 help:
