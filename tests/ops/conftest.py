@@ -38,6 +38,15 @@ def the_same_numbers_every_time():
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=EMULATED)
+def memory_that_nobody_has_written_to_is_not_a_number():
+    """As the emulator does with shared memory: no kernel may count on what it finds there."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)  # which fills what at::empty gives
+    yield
+    torch.use_deterministic_algorithms(before)
+
+
 @pytest.fixture(params=[REFERENCE, *COMPILED], ids=_name)
 def backend(request):
     """Each backend of partition and merge."""
