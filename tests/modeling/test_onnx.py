@@ -1,4 +1,7 @@
-"""The backbone as an ONNX file: the snippets of docs/export.md, run at sizes of every kind."""
+"""The backbone as an ONNX file: the snippets of docs/export.md, run at sizes of every kind.
+
+Every day, tests/engine/test_exported_files.py does it for a backbone with its pyramid.
+"""
 
 import re
 from pathlib import Path
@@ -12,16 +15,19 @@ from iwin_d2.modeling import IwinTransformer
 for _module in ("onnx", "onnxscript", "onnxruntime"):
     pytest.importorskip(_module, reason=f"ONNX export needs {_module}: the extra iwin_d2[onnx]")
 
-# Of PyTorch's exporter, about itself.
-pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning"),  # of PyTorch, about itself
+]
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "export.md"
 
 
 @pytest.fixture(scope="module")
 def snippets():
-    """The two code blocks: the export, and what runs the file."""
-    export, run = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    """The two code blocks about a bare backbone: the export, and what runs the file."""
+    text = DOCUMENT.read_text().partition("## A backbone of your own code")[2]
+    export, run = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     return export, run
 
 

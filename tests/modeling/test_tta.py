@@ -5,7 +5,7 @@ import weakref
 import pytest
 import torch
 import torch.nn.functional as F
-from shrunken import shrunken_cascade, shrunken_mask_rcnn
+from lively import CONFIGS, blurred_noise, lively_detector
 from torch import nn
 
 from iwin_d2.d2.config import instantiate
@@ -339,47 +339,16 @@ def test_it_does_not_train():
 # ---- the published detectors --------------------------------------------------------------------
 
 
-def without_masks(config):
-    heads = config.roi_heads
-    heads.update({key: None for key in heads if key.startswith("mask_")})
-    return config
-
-
-DETECTORS = {
-    "mask_rcnn": shrunken_mask_rcnn,
-    "faster_rcnn": lambda: without_masks(shrunken_mask_rcnn()),
-    "cascade_mask_rcnn": shrunken_cascade,
-    "cascade_rcnn": lambda: without_masks(shrunken_cascade()),
-}
-
-
-@pytest.fixture(scope="module", params=DETECTORS)
+@pytest.fixture(scope="module", params=CONFIGS)
 def detector(request):
-    """One with random weights and not too many detections."""
-    torch.manual_seed(0)
-    config = DETECTORS[request.param]()
-    config.proposal_generator.post_nms_topk = [100, 40]
-    model = instantiate(config).eval()
-    predictors = model.roi_heads.box_predictor
-    for predictor in predictors if isinstance(predictors, nn.ModuleList) else [predictors]:
-        predictor.cls_score.weight.data *= 30  # scores that differ
-        predictor.bbox_pred.weight.data *= 100
-        predictor.test_score_thresh = 0.15
-        predictor.test_topk_per_image = 30
-    return model
-
-
-def noise(height, width, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    coarse = torch.rand(1, 3, 7, 9, generator=generator) * 255
-    return F.interpolate(coarse, (height, width), mode="bilinear")[0].to(torch.uint8)
+    return lively_detector(request.param)
 
 
 def items():
     """Two images of different sizes, one of them to be given in another size."""
     return [
-        {"image": noise(96, 128), "height": 120, "width": 160},
-        {"image": noise(80, 100, seed=1)},
+        {"image": blurred_noise(96, 128), "height": 120, "width": 160},
+        {"image": blurred_noise(80, 100, seed=1)},
     ]
 
 
@@ -487,7 +456,7 @@ def test_detectron2s_own_gives_the_same(detector):
     cfg.MODEL.MASK_ON = detector.roi_heads.mask_on
     cfg.TEST.DETECTIONS_PER_IMAGE = 30
     cfg.TEST.AUG.MIN_SIZES, cfg.TEST.AUG.FLIP = (96,), True
-    item = {"image": noise(96, 128), "height": 96, "width": 128}
+    item = {"image": blurred_noise(96, 128), "height": 96, "width": 128}
     (theirs,) = GeneralizedRCNNWithTTA(cfg, detector)([item])
     (ours,) = DetectorWithTTA(detector, scales=[1.0], flip=True)([item])
     theirs, ours = theirs["instances"], ours["instances"]
