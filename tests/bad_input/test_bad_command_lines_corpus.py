@@ -1,4 +1,4 @@
-"""Bad command lines: of the five programs, each with one sentence."""
+"""Bad command lines: of each program, each with one sentence."""
 
 import os
 import subprocess
@@ -153,6 +153,27 @@ CASES = {
         "demo",
         [*DEMO, "--input", "{image}", "--predictions", "a.json"],
         ("--predictions is for --video-input",),
+    ),
+    # files for elsewhere
+    "neither file": (
+        "export",
+        [*DEMO[:-1], "{root}/model.pth", "..."],
+        ("{root}/model.pth is neither .pt2 nor .onnx", "give the file that ending"),
+    ),
+    "export into a file": (
+        "export",
+        [*DEMO[:-1], "{json}/model.pt2", "..."],
+        ("output folder", "{json}", "set --output"),
+    ),
+    "no backbone to export": (
+        "export",
+        [*DEMO[:-1], "{root}/model.pt2", "..."],
+        ("TinyDetector without backbone", "exported"),
+    ),
+    "no detector to export": (
+        "export",
+        [*DEMO[:-1], "{root}/model.pt2", "--part", "detector", "..."],
+        ("the model is a TinyDetector", "export its backbone alone"),
     ),
     # pictures
     "no results": (

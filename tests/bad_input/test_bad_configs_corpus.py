@@ -105,6 +105,14 @@ VALUES = {
     "train.accumulation_steps=0": (f"train.accumulation_steps=0 {SET} a whole number, 1",),
     "train.clip_grad=0": (f"train.clip_grad=0 {SET} a number above 0",),
     "train.best_checkpoint.mode=best": (f"train.best_checkpoint.mode=best {SET} max or min",),
+    "train.test_time_augmentation={enabled: true, scales: [1, big]}": (
+        f"train.test_time_augmentation.scales=[1, 'big'] {SET} a list of numbers above 0",
+    ),
+    "train.test_time_augmentation.enabled=true": (
+        "two-stage detectors",
+        "the model is a TinyDetector",
+        "set train.test_time_augmentation.enabled=False",
+    ),
     "train.output_dir=''": (f"train.output_dir='' {SET} a folder",),
     "train.output_dir=3": (f"train.output_dir=3 {SET}",),
     "train.output_dir='a\\0b'": ("output folder", "cannot be used", "set train.output_dir"),
