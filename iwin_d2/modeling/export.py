@@ -108,7 +108,8 @@ class ImageToDetections(nn.Module):
         heads = getattr(model, "roi_heads", None)
         kinds = (StandardROIHeads, CascadeMaskROIHeads)
         if type(model) is not GeneralizedRCNN or type(heads) not in kinds:
-            parts = f"{type(model).__name__} with {type(heads).__name__}"
+            kind = type(model).__name__
+            parts = f"{kind} with {type(heads).__name__}" if heads is not None else kind
             raise ConfigError(
                 "A whole detector can be exported if it is a GeneralizedRCNN with StandardROIHeads "
                 f"or CascadeMaskROIHeads, but the model is a {parts}: export its backbone alone."
