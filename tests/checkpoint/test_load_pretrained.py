@@ -94,7 +94,7 @@ def test_a_backbone_alone_takes_that_of_any_file(tmp_path, tiny, name):
 
 
 def test_a_published_detector(tmp_path):
-    """What test_published.py says of names, with numbers, in a model of memory."""
+    """What test_published_files.py says of names, with numbers, in a model of memory."""
     model = detector("mask_rcnn", memory=True)
     report = load_pretrained(model, detector_file(tmp_path / "any.pth", MASK_RCNN_T))
     published = state_dict(MASK_RCNN_T)
