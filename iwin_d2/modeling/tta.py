@@ -198,7 +198,7 @@ def _check_supported(model: nn.Module) -> None:
         and hasattr(_last_predictor(heads), "test_topk_per_image")
     )
     if not plain or getattr(heads, "keypoint_on", False):
-        parts = f"{kind.__name__} with {type(heads).__name__}" if heads is not None else kind.__name__
+        parts = kind.__name__ + ("" if heads is None else f" with {type(heads).__name__}")
         raise ConfigError(
             "Test-time augmentation is for two-stage detectors of boxes and masks "
             f"(GeneralizedRCNN), but the model is a {parts}: set "
