@@ -1,5 +1,5 @@
-// What code that GCC compiles with -fsanitize=thread calls before each access to memory. The kernels are
-// compiled so, and linked without the sanitizer: all of it goes to the emulator.
+// What code that GCC compiles with -fsanitize=thread calls before each access to memory. The
+// kernels are compiled so, and linked without the sanitizer: all of it goes to the emulator.
 #include "emulator.h"
 
 namespace {
@@ -46,37 +46,34 @@ void __tsan_write_range(const void* address, size_t bytes) {
 }
 
 // Kernels have no atomic operations. What starts them does (tensors are counted so): as ever.
-#define IWIN_ATOMIC(bits)                                                                           \
-  uint##bits##_t __tsan_atomic##bits##_load(const volatile uint##bits##_t* from, int) {             \
-    return __atomic_load_n(from, __ATOMIC_SEQ_CST);                                                 \
-  }                                                                                                 \
-  void __tsan_atomic##bits##_store(volatile uint##bits##_t* to, uint##bits##_t value, int) {        \
-    __atomic_store_n(to, value, __ATOMIC_SEQ_CST);                                                  \
-  }                                                                                                 \
-  uint##bits##_t __tsan_atomic##bits##_exchange(                                                    \
-      volatile uint##bits##_t* at, uint##bits##_t value, int) {                                     \
-    return __atomic_exchange_n(at, value, __ATOMIC_SEQ_CST);                                        \
-  }                                                                                                 \
-  uint##bits##_t __tsan_atomic##bits##_fetch_add(                                                   \
-      volatile uint##bits##_t* at, uint##bits##_t value, int) {                                     \
-    return __atomic_fetch_add(at, value, __ATOMIC_SEQ_CST);                                         \
-  }                                                                                                 \
-  uint##bits##_t __tsan_atomic##bits##_fetch_sub(                                                   \
-      volatile uint##bits##_t* at, uint##bits##_t value, int) {                                     \
-    return __atomic_fetch_sub(at, value, __ATOMIC_SEQ_CST);                                         \
-  }                                                                                                 \
-  int __tsan_atomic##bits##_compare_exchange_strong(                                                \
-      volatile uint##bits##_t* at, uint##bits##_t* expected, uint##bits##_t value, int, int) {      \
-    return __atomic_compare_exchange_n(                                                             \
-        at, expected, value, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);                            \
-  }                                                                                                 \
-  int __tsan_atomic##bits##_compare_exchange_weak(                                                  \
-      volatile uint##bits##_t* at, uint##bits##_t* expected, uint##bits##_t value, int a, int b) {  \
-    return __tsan_atomic##bits##_compare_exchange_strong(at, expected, value, a, b);                \
+#define IWIN_ATOMIC(bits, T)                                                              \
+  T __tsan_atomic##bits##_load(const volatile T* from, int) {                             \
+    return __atomic_load_n(from, __ATOMIC_SEQ_CST);                                       \
+  }                                                                                       \
+  void __tsan_atomic##bits##_store(volatile T* to, T value, int) {                        \
+    __atomic_store_n(to, value, __ATOMIC_SEQ_CST);                                        \
+  }                                                                                       \
+  T __tsan_atomic##bits##_exchange(volatile T* at, T value, int) {                        \
+    return __atomic_exchange_n(at, value, __ATOMIC_SEQ_CST);                              \
+  }                                                                                       \
+  T __tsan_atomic##bits##_fetch_add(volatile T* at, T value, int) {                       \
+    return __atomic_fetch_add(at, value, __ATOMIC_SEQ_CST);                               \
+  }                                                                                       \
+  T __tsan_atomic##bits##_fetch_sub(volatile T* at, T value, int) {                       \
+    return __atomic_fetch_sub(at, value, __ATOMIC_SEQ_CST);                               \
+  }                                                                                       \
+  int __tsan_atomic##bits##_compare_exchange_strong(                                      \
+      volatile T* at, T* expected, T value, int, int) {                                   \
+    return __atomic_compare_exchange_n(                                                   \
+        at, expected, value, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);                  \
+  }                                                                                       \
+  int __tsan_atomic##bits##_compare_exchange_weak(                                        \
+      volatile T* at, T* expected, T value, int, int) {                                   \
+    return __tsan_atomic##bits##_compare_exchange_strong(at, expected, value, 0, 0);      \
   }
-IWIN_ATOMIC(8)
-IWIN_ATOMIC(32)
-IWIN_ATOMIC(64)
+IWIN_ATOMIC(8, uint8_t)
+IWIN_ATOMIC(32, uint32_t)
+IWIN_ATOMIC(64, uint64_t)
 
 }  // extern "C"
 #pragma GCC visibility pop

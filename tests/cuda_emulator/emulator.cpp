@@ -161,7 +161,7 @@ class Processor {
     try {
       run_warps();
       TORCH_CHECK(
-          shared.is_whole(), "the emulator: block ", block, " has written beside its shared memory");
+          shared.is_whole(), "the emulator: block ", block, " wrote beside its shared memory");
     } catch (...) {
       kernel_ = nullptr;
       throw;
@@ -334,7 +334,8 @@ class Processor {
     return lanes[0]->at;
   }
 
-  static inline thread_local __attribute__((tls_model("initial-exec"))) Processor* current_ = nullptr;
+  static inline thread_local __attribute__((tls_model("initial-exec")))
+  Processor* current_ = nullptr;
 
   struct Turn {
     unsigned warp;
@@ -363,7 +364,11 @@ uint64_t seed_of_this_launch() {
 }  // namespace
 
 void run_grid(
-    unsigned blocks, unsigned threads, size_t shared, void (*run)(const void*), const void* context) {
+    unsigned blocks,
+    unsigned threads,
+    size_t shared,
+    void (*run)(const void*),
+    const void* context) {
   TORCH_CHECK(
       blocks > 0 && threads > 0 && threads <= 1024 && threads % kLanes == 0,
       "the emulator: expected blocks of 1 to 32 whole warps, got ",

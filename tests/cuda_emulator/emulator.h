@@ -1,10 +1,13 @@
 // CUDA's threads on a processor: the kernels of csrc/cuda, compiled as C++, run thread by thread.
 //
-// Each thread of a block is a fiber, with a stack of its own. A fiber runs until it needs others: at
-// a barrier, or at what a warp does together (shuffles, matrix products). Which lane, which warp and
-// which block goes first is shuffled, differently in every launch, so that a missing barrier changes
-// results. What CUDA leaves undefined is a RuntimeError here: lanes of one warp in different places,
-// a thread that has left while others wait for it, addresses that are not aligned or not shared.
+// Each thread of a block is a fiber, with a stack of its own. A fiber runs until it needs others:
+// at a barrier, or at what a warp does together (shuffles, matrix products). Which lane, which warp
+// and which block goes first is shuffled, differently in every launch, so that a missing barrier
+// changes results; IWIN_D2_EMULATOR_SEED, a number, gives other orders. Compiled as
+// build_emulated.py does it, accesses to shared memory are watched besides (races.h).
+//
+// What CUDA leaves undefined is a RuntimeError here: lanes of one warp in different places, a
+// thread that has left while others wait for it, addresses that are not aligned or not shared.
 //
 // There is as much of CUDA here as the kernels use. csrc/cuda/device.h includes this file.
 #pragma once
@@ -51,7 +54,11 @@ IWIN_OF_THIS_THREAD size_t watched_bytes{};
 
 // Calls run(context) once for each thread of each block; raises what any of them raised.
 void run_grid(
-    unsigned blocks, unsigned threads, size_t shared, void (*run)(const void*), const void* context);
+    unsigned blocks,
+    unsigned threads,
+    size_t shared,
+    void (*run)(const void*),
+    const void* context);
 
 // Calls run() once for each thread of each block. `threads` are whole warps; `shared` in bytes.
 template <typename Run>
@@ -60,7 +67,7 @@ void launch(unsigned blocks, unsigned threads, size_t shared, const Run& run) {
       blocks, threads, shared, [](const void* it) { (*static_cast<const Run*>(it))(); }, &run);
 }
 
-// The block's shared memory: as many bytes as were asked for, and 0xFF in each of them at the start.
+// The block's shared memory: as many bytes as were asked for, at the start with 0xFF in each.
 unsigned char* shared_memory();
 
 // Raises where an address is not a multiple of so many bytes.
@@ -98,7 +105,7 @@ void mma_tf32(float (&d)[4], const float (&a)[4], const float (&b)[2]);
 // 8 i + j gives the address of row j of matrix i.
 void load_matrix_x4(uint32_t (&r)[4], const void* row, bool transposed);
 
-// cp.async and cp.async.wait_all: 16 bytes into shared memory, at some time until this thread waits.
+// cp.async and cp.async.wait_all: 16 bytes into shared memory, some time before the wait is over.
 void copy_async(void* to, const void* from);
 void wait_for_copies();
 

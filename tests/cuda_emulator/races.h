@@ -1,8 +1,8 @@
-// Finds races for shared memory: two threads at one place, one of them writing, and no barrier between
-// the two accesses. That holds for any order of the threads, not only for the one that was run.
+// Finds races for shared memory: two threads at one place, one of them writing, and no barrier
+// between the two accesses. That holds for any order of the threads, not only for the one that ran.
 //
-// The kernels are compiled with GCC's -fsanitize=thread, which calls a function before every access to
-// memory; these functions are emulator.cpp's own, not the sanitizer's, which knows nothing of warps.
+// The kernels are compiled with GCC's -fsanitize=thread, which calls a function before every access
+// to memory. These functions are those of accesses.cpp, not the sanitizer's, which knows no warps.
 #pragma once
 
 #include <algorithm>
@@ -16,9 +16,9 @@
 namespace iwin_d2 {
 namespace emulator {
 
-// A clock ticks at each barrier, of the block or of a warp. An access is stamped with the last barrier
-// that its warp has passed. Whoever comes later, is of the same warp and has passed another barrier
-// since, comes after it; of another warp, only if that barrier was one of the block.
+// A clock ticks at each barrier, of the block or of a warp. An access is stamped with the last
+// barrier that its warp has passed. Whoever comes later, is of the same warp and has passed another
+// barrier since, comes after it; of another warp, only if that barrier was one of the block.
 class Races {
  public:
   // A block begins: what was before is forgotten.
@@ -41,7 +41,7 @@ class Races {
 
   static constexpr unsigned kNobody = ~0u;
 
-  // Notes that a thread reads or writes there; returns another thread that it races with, or kNobody.
+  // Notes that a thread reads or writes there; returns a thread that it races with, or kNobody.
   unsigned access(unsigned thread, size_t offset, size_t bytes, bool writes) {
     const Stamp now{of_warp_[thread / kLanes], static_cast<uint16_t>(thread), false};
     for (size_t i = offset / kBytes; i <= (offset + bytes - 1) / kBytes; i++) {

@@ -1,5 +1,5 @@
-// Kernels that try the emulator itself: what it must compute, and what it must find. They are written
-// and started as those of csrc/cuda are; test_emulator.py calls them by name.
+// Kernels that try the emulator itself: what it must compute, and what it must find. They are
+// written and started as those of csrc/cuda are; test_emulator.py calls them by name.
 #include "../../csrc/cuda/device.h"
 
 #include <ATen/core/Tensor.h>
