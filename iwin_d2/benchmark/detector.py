@@ -85,6 +85,8 @@ def build(make: Callable[[], nn.Module], training: bool, images: int, size: tupl
     """Build a model; return what runs inference, or a training iteration, once."""
     torch.manual_seed(0)
     model = make().train(training)
+    if make is _torchvision:
+        model.transform.min_size = (min(size),)  # images as they are, not resized
     scenes = [_scene(size, number) for number in range(images)]
     call = _call_torchvision if make is _torchvision else _call_detectron2
     if not training:
@@ -130,7 +132,6 @@ def _torchvision() -> nn.Module:
         weights=None,
         weights_backbone=None,
         num_classes=_CLASSES + 1,
-        min_size=SIZE[0],
         box_score_thresh=0.0,
     )
 
