@@ -39,7 +39,11 @@ constexpr size_t kMostShared = 99 * 1024;
 
 // As many blocks as there is work, or as a grid may have: kernels go on in steps of gridDim.x.
 inline unsigned blocks_for(int64_t work) {
+#if defined(IWIN_D2_EMULATED)
+  return emulator::blocks_for(work);
+#else
   return static_cast<unsigned>(std::min<int64_t>(work, (int64_t{1} << 31) - 1));
+#endif
 }
 
 // Starts a kernel on the current stream of the current device; `shared` in bytes.

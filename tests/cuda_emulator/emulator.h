@@ -60,6 +60,10 @@ void run_grid(
     void (*run)(const void*),
     const void* context);
 
+// As many blocks as there is work or, half of the times, a few: whether kernels go on in steps of
+// the grid, only work that is too much for these tests would show otherwise.
+unsigned blocks_for(int64_t work);
+
 // Calls run() once for each thread of each block. `threads` are whole warps; `shared` in bytes.
 template <typename Run>
 void launch(unsigned blocks, unsigned threads, size_t shared, const Run& run) {
