@@ -54,6 +54,16 @@ def test_the_order_is_another_one_each_time(run):
         assert len({tuple(first_of(order).argsort().tolist()) for order in orders}) > 1
 
 
+def test_grids_may_be_smaller_than_the_work(run):
+    sizes = set()
+    for _ in range(20):
+        blocks = torch.full((9,), -1)
+        run("number_items", blocks)
+        sizes.add(int(blocks.max()) + 1)
+        assert torch.equal(blocks, torch.arange(9) % (blocks.max() + 1))
+    assert sizes > {1, 9}
+
+
 @pytest.mark.parametrize("threads", [32, 128, 1024])
 def test_barriers_of_the_block(run, threads):
     x = torch.randint(-4, 5, (5, threads)).float()

@@ -67,6 +67,15 @@ __global__ void write_shared(int64_t offset) {
   reinterpret_cast<float*>(memory)[offset + threadIdx.x] = 1.0f;
 }
 
+// Notes who has worked on each item.
+__global__ void number_items(int64_t* to, int64_t items) {
+  for (int64_t item = blockIdx.x; item < items; item += gridDim.x) {
+    if (threadIdx.x == 0) {
+      to[item] = blockIdx.x;
+    }
+  }
+}
+
 // Who comes when: on one thread of the processor, places[0] counts.
 __global__ void note_order(int64_t* places) {
   places[1 + blockIdx.x * blockDim.x + threadIdx.x] = places[0]++;
@@ -256,6 +265,9 @@ void run(
     start(read_shared, offset, floats(0));
   } else if (name == "write_shared") {
     start(write_shared, offset);
+  } else if (name == "number_items") {
+    const int64_t items = tensors.at(0).numel();
+    launch(number_items, blocks_for(items), kWarp, 0, tensors.at(0).data_ptr<int64_t>(), items);
   } else if (name == "note_order") {
     start(note_order, tensors.at(0).data_ptr<int64_t>());
   } else if (name == "copy_asynchronously") {
