@@ -223,8 +223,8 @@ def test_opcheck(depthwise):
         (torch.zeros(1, 4, 4, 24), 1, 64, "multiples of 16, not 24 with 64 hidden"),
         (torch.zeros(1, 4, 4, 32), 1, 72, "multiples of 16, not 32 with 72 hidden"),
         (torch.zeros(1, 4, 4, 144), 1, 64, "head dimensions up to 128"),
-        (torch.zeros(1, 4, 4, 32).double(), 1, 64, "float32, not float64"),
-        (torch.zeros(1, 4, 4, 32).bfloat16(), 1, 64, "float32, not bfloat16"),
+        (torch.zeros(1, 4, 4, 32).double(), 1, 64, "float32 on cpu, not float64"),
+        (torch.zeros(1, 4, 4, 32).bfloat16(), 1, 64, "float32 on cpu, not bfloat16"),
     ],
 )
 def test_what_is_not_served_says_why(x, heads, hidden, reason):
