@@ -113,7 +113,7 @@ def test_opcheck():
 def test_what_is_not_served_says_why():
     assert "multiples of 16, not 24 and 32" in can_run(torch.zeros(1, 4, 4, 24), 32)
     assert "multiples of 16, not 32 and 40" in can_run(torch.zeros(1, 4, 4, 32), 40)
-    assert "float32, not float64" in can_run(torch.zeros(1, 4, 4, 32).double(), 64)
+    assert "float32 on cpu, not float64" in can_run(torch.zeros(1, 4, 4, 32).double(), 64)
 
 
 MAP = torch.zeros(1, 4, 4, 32)
