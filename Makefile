@@ -22,6 +22,8 @@ EMULATED_TESTS := tests/cuda_emulator $(patsubst %,tests/ops/test_%.py,attention
     bad_arguments bias_gelu coverage depthwise_conv extension graphs interleaved_window partition) \
     $(patsubst %,tests/modeling/test_iwin.py::test_golden_%,outputs gradients)
 EMULATED := build/emulated
+# Threads that have nothing to do for a while sleep: there are many such whiles.
+EMULATED_OPTIONS := OMP_WAIT_POLICY=passive
 
 help:
 	@echo "make quickstart  generate a small data set, train a detector on it, evaluate, draw"
@@ -69,13 +71,13 @@ test-cuda: $(TEST_SETUP)
 test-cuda-emulated: setup
 	@echo "compiling the CUDA kernels for the emulator, where they have changed (a minute or two)"
 	@$(RUN) tests/cuda_emulator/build_emulated.py $(EMULATED)
-	@IWIN_D2_EXTENSION=$(CURDIR)/$(EMULATED)/_C.abi3.so \
+	@IWIN_D2_EXTENSION=$(CURDIR)/$(EMULATED)/_C.abi3.so $(EMULATED_OPTIONS) \
 	    $(RUN) -m pytest $(EMULATED_TESTS) $(if $(ALL),-m "slow or not slow")
 
 test-cuda-emulated-sanitize: setup
 	@echo "compiling the CUDA kernels for the emulator with $(SANITIZE) (minutes)"
 	@$(RUN) tests/cuda_emulator/build_emulated.py --sanitize $(EMULATED)-sanitize
-	@IWIN_D2_EXTENSION=$(CURDIR)/$(EMULATED)-sanitize/_C.abi3.so \
+	@IWIN_D2_EXTENSION=$(CURDIR)/$(EMULATED)-sanitize/_C.abi3.so $(EMULATED_OPTIONS) \
 	    LD_PRELOAD="$(SANITIZER_RUNTIME)" $(SANITIZER_OPTIONS) \
 	    $(RUN) -m pytest --capture=sys $(filter tests/ops/%,$(EMULATED_TESTS))
 

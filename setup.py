@@ -2,7 +2,8 @@
 
 The package works without that file, on its plain-PyTorch reference. IWIN_D2_BUILD says what to do:
 
-    auto   what this machine allows (the default); where nothing can be built, install without
+    auto   what this machine allows (the default): where CUDA's operators do not compile, the
+           CPU's; where nothing can be built, install without
     cpu    the CPU operators; an error where they cannot be built
     cuda   the CPU and CUDA operators; an error where they cannot be built
     none   nothing
@@ -151,7 +152,7 @@ def why_no_cpu(found):
 def why_no_cuda(found):
     """Return why the CUDA operators cannot be built where the CPU's can, or None."""
     if not found.cuda_sources:
-        return "this version has no CUDA operators yet"
+        return "there are no CUDA operators in csrc/cuda"
     if found.torch_cuda is None:
         return f"PyTorch {found.torch} is built without CUDA"
     if found.toolkit is None:
