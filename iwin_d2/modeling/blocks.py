@@ -5,7 +5,7 @@ Tensor[B, T, H, W, C]: there a window holds its tokens of all frames, and the co
 frame by frame. Parameter names are the published checkpoints' own.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,7 @@ from torchvision.ops import StochasticDepth
 
 from ..ops import interleaved_window_attention
 from ..ops.bias_gelu import linear_gelu
+from ..ops.checks import check_window
 from ..ops.depthwise_conv import depthwise_conv_add
 from ..ops.linear import linear
 from ..ops.mlp import mlp
@@ -33,21 +34,37 @@ def _linear(layer: nn.Module, x: Tensor) -> Tensor:
 class InterleavedWindowAttention(nn.Module):
     """Projection to q, k and v, attention inside interleaved windows, projection (section 3.1)."""
 
-    def __init__(self, dim: int, num_heads: int, window_size: int):
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        window_size: int | Sequence[int],
+        shrink_window: bool = False,
+    ):
         super().__init__()
         if dim % num_heads != 0:
             raise ValueError(f"{dim} channels cannot be split into {num_heads} heads")
         self.num_heads = num_heads
         self.window_size = window_size
+        self.shrink_window = shrink_window
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map Tensor[B, H, W, C] or Tensor[B, T, H, W, C] to the same shape."""
         out = interleaved_window_attention(
-            _linear(self.qkv, x), self.num_heads, self.window_size, self._project_zeros(x)
+            _linear(self.qkv, x), self.num_heads, self.window_of(x), self._project_zeros(x)
         )
         return _linear(self.proj, out)
+
+    def window_of(self, x: Tensor) -> tuple[int, int]:
+        """Sides of the windows of Tensor[..., H, W, C]: the map's own where that is to shrink."""
+        window = check_window(self.window_size)
+        if not self.shrink_window:
+            return window
+        # A side that is a symbol while tracing is pinned down where the window is made of it.
+        sides = zip(window, x.shape[-3:-1])
+        return tuple(most if side >= most else int(side) for most, side in sides)
 
     def _project_zeros(self, x: Tensor) -> Tensor | None:
         """Return q, k and v of padded tokens: as published, the map is padded, then projected."""
@@ -117,14 +134,15 @@ class IwinBlock(nn.Module):
         self,
         dim: int,
         num_heads: int,
-        window_size: int,
+        window_size: int | Sequence[int],
         mlp_ratio: float = 4.0,
         drop_path: float = 0.0,
         depthwise: bool = True,
+        shrink_window: bool = False,
     ):
         super().__init__()
         self.norm1 = nn.LayerNorm(dim)
-        self.attn = InterleavedWindowAttention(dim, num_heads, window_size)
+        self.attn = InterleavedWindowAttention(dim, num_heads, window_size, shrink_window)
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
         self.dwconv = DepthwiseConv(dim) if depthwise else None

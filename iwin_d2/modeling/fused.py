@@ -13,7 +13,6 @@ from torchvision.ops import StochasticDepth
 from ..ops import backends
 from ..ops import block as block_operator
 from ..ops import downsample as downsample_operator
-from ..ops.checks import check_window
 from .untouched import is_convolution, is_depthwise_3x3, is_untouched
 
 __all__ = ["can_fuse", "can_fuse_downsample", "run_fused", "run_fused_downsample"]
@@ -43,8 +42,9 @@ def can_fuse(block: nn.Module, x: Tensor, parts: tuple[type, ...]) -> bool:
 def run_fused(block: nn.Module, x: Tensor) -> Tensor:
     """Map Tensor[B, H, W, C] or Tensor[B, T, H, W, C] to the same shape."""
     attn = block.attn
-    window = check_window(attn.window_size)
-    return block_operator.iwin_block(x, _parameters(block), attn.num_heads, window, block.norm1.eps)
+    return block_operator.iwin_block(
+        x, _parameters(block), attn.num_heads, attn.window_of(x), block.norm1.eps
+    )
 
 
 def can_fuse_downsample(module: nn.Module, x: Tensor) -> bool:

@@ -2,41 +2,19 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from ..d2.layers import ShapeSpec
 from ..d2.modeling import Backbone
-from .blocks import Downsample, IwinBlock, PatchEmbed
+from .blocks import PatchEmbed
+from .stages import Freezable, init_weights, make_stages, sized
 
 __all__ = ["IwinTransformer", "iwin_base", "iwin_large", "iwin_small", "iwin_tiny"]
 
 STAGE_NAMES = ("res2", "res3", "res4", "res5")
 
 
-class Stage(nn.Module):
-    """Blocks of one resolution, and the downsampling that leads to the next."""
-
-    def __init__(
-        self, blocks: list[IwinBlock], downsample: Downsample | None, use_checkpoint: bool
-    ):
-        super().__init__()
-        self.blocks = nn.ModuleList(blocks)
-        self.downsample = downsample
-        self.use_checkpoint = use_checkpoint
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map Tensor[B, H, W, C] to the same shape (the downsampling is the caller's)."""
-        for block in self.blocks:
-            if self.use_checkpoint and self.training and torch.is_grad_enabled():
-                x = checkpoint(block, x, use_reentrant=False)
-            else:
-                x = block(x)
-        return x
-
-
-class IwinTransformer(Backbone):
+class IwinTransformer(Freezable, Backbone):
     """Iwin transformer as a Detectron2 backbone with the interface of Detectron2's ResNet.
 
     Every published detection and segmentation backbone has the depthwise convolution in the
@@ -77,40 +55,28 @@ class IwinTransformer(Backbone):
         use_checkpoint: bool | Sequence[bool] = False,
     ):
         super().__init__()
-        if len(depths) != 4 or len(num_heads) != 4:
-            raise ValueError(
-                f"expected four stages, got depths={tuple(depths)}, num_heads={tuple(num_heads)}"
-            )
         unknown = [name for name in out_features if name not in STAGE_NAMES]
         if unknown or not out_features:
             raise ValueError(
                 f"out_features must be some of {STAGE_NAMES}, got {list(out_features)}"
             )
-        if not 0 <= freeze_at <= 5:
-            raise ValueError(f"freeze_at must lie between 0 and 5, got {freeze_at}")
-        if not 0 <= drop_path_rate <= 1:
-            raise ValueError(f"drop_path_rate must lie between 0 and 1, got {drop_path_rate}")
-        checkpoints = [use_checkpoint] * 4 if isinstance(use_checkpoint, bool) else use_checkpoint
-        if len(checkpoints) != 4:
-            raise ValueError(f"use_checkpoint must be a bool or four of them, got {use_checkpoint}")
 
         self.patch_embed = PatchEmbed(patch_size, in_chans, embed_dim)
-        rates = iter(drop_path_rate * i / max(sum(depths) - 1, 1) for i in range(sum(depths)))
         self.out_features = tuple(name for name in STAGE_NAMES if name in out_features)
         # What lies behind the last map that is asked for is not built: parameters that no output
         # uses would be errors under DistributedDataParallel.
         last = STAGE_NAMES.index(self.out_features[-1])
-        self.layers = nn.ModuleList()
-        for index in range(last + 1):
-            dim = embed_dim * 2**index
-            blocks = [
-                IwinBlock(
-                    dim, num_heads[index], window_size, mlp_ratio, next(rates), depthwise=index < 3
-                )
-                for _ in range(depths[index])
-            ]
-            downsample = Downsample(dim) if index < last else None
-            self.layers.append(Stage(blocks, downsample, checkpoints[index]))
+        self.layers = make_stages(
+            embed_dim=embed_dim,
+            depths=depths,
+            num_heads=num_heads,
+            window_size=window_size,
+            mlp_ratio=mlp_ratio,
+            drop_path_rate=drop_path_rate,
+            use_checkpoint=use_checkpoint,
+            depthwise=(True, True, True, False),
+            count=last + 1,
+        )
 
         channels = {name: embed_dim * 2**i for i, name in enumerate(STAGE_NAMES)}
         self._out_features = list(self.out_features)  # Detectron2's names for these three
@@ -122,9 +88,8 @@ class IwinTransformer(Backbone):
             if name in self.out_features:
                 self.add_module(f"norm{index}", nn.LayerNorm(channels[name]))
 
-        self.apply(_init_weights)
-        self.freeze_at = freeze_at
-        self._freeze()
+        self.apply(init_weights)
+        self._freeze(freeze_at)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Compute the feature maps of a batch.
@@ -165,33 +130,10 @@ class IwinTransformer(Backbone):
         """0: images of any size are fine (an FPN on top asks for its own multiple)."""
         return 0
 
-    def train(self, mode: bool = True) -> "IwinTransformer":
-        """Switch between training and evaluation; frozen parts stay in evaluation."""
-        super().train(mode)
-        for module in self._frozen_modules():
-            module.eval()
-        return self
-
-    def _frozen_modules(self) -> list[nn.Module]:
-        """Return what `freeze_at` freezes: the patch embedding, then stage by stage."""
-        # A stage's downsampling counts to it; its output norm stays trainable.
-        return [self.patch_embed, *self.layers][: self.freeze_at]
-
-    def _freeze(self) -> None:
-        for module in self._frozen_modules():
-            module.eval().requires_grad_(False)
-
-
-def _init_weights(module: nn.Module) -> None:
-    """Truncated normal (0.02) for linear layers; other layers keep PyTorch's own."""
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        nn.init.zeros_(module.bias)
-
 
 def iwin_tiny(**kwargs) -> IwinTransformer:
     """Build Iwin-T (embed_dim 96; depths 2, 2, 6, 2); keyword arguments as IwinTransformer's."""
-    return IwinTransformer(**_sized(96, (2, 2, 6, 2), (3, 6, 12, 24), kwargs))
+    return IwinTransformer(**sized("tiny", kwargs))
 
 
 def iwin_small(**kwargs) -> IwinTransformer:
@@ -200,18 +142,14 @@ def iwin_small(**kwargs) -> IwinTransformer:
     The ImageNet-1K classifiers of this size were trained with 3, 4, 8, 16 heads; this function
     gives the 3, 6, 12, 24 of every detector, segmenter and video model.
     """
-    return IwinTransformer(**_sized(96, (2, 2, 18, 2), (3, 6, 12, 24), kwargs))
+    return IwinTransformer(**sized("small", kwargs))
 
 
 def iwin_base(**kwargs) -> IwinTransformer:
     """Build Iwin-B (embed_dim 128; depths 2, 2, 18, 2); keyword arguments as IwinTransformer's."""
-    return IwinTransformer(**_sized(128, (2, 2, 18, 2), (4, 8, 16, 32), kwargs))
+    return IwinTransformer(**sized("base", kwargs))
 
 
 def iwin_large(**kwargs) -> IwinTransformer:
     """Build Iwin-L (embed_dim 192; depths 2, 2, 18, 2); keyword arguments as IwinTransformer's."""
-    return IwinTransformer(**_sized(192, (2, 2, 18, 2), (6, 12, 24, 48), kwargs))
-
-
-def _sized(embed_dim, depths, num_heads, overrides) -> dict:
-    return {"embed_dim": embed_dim, "depths": depths, "num_heads": num_heads, **overrides}
+    return IwinTransformer(**sized("large", kwargs))
