@@ -9,10 +9,13 @@ from .yacs import add_iwin_config  # the import registers the builders, too
 
 __all__ = [
     "FCNHead",
+    "IwinClassifier",
     "IwinTransformer",
+    "IwinTransformer3D",
     "SegmentationLoss",
     "SemanticFPNHead",
     "UPerNetHead",
+    "VideoClassifier",
     "add_iwin_config",
     "inflate_2d_to_3d",
     "iwin_base",
