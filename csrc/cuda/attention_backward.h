@@ -8,12 +8,15 @@
 // Each sum is made by one warp, in one order: a warp has 16 queries as its rows for the first, then
 // 16 keys for the second, and computes p and d again for them. Where a window has more tokens than
 // one tile these are two kernels, and the first leaves what the second has to know of each query
-// (`QueryFacts`) in memory; else one kernel does both, and leaves it in shared memory.
+// (`Fact`) in memory; else one kernel does both, and leaves it in shared memory.
 //
-// Who reads what when is as in attention_forward.h: places, barrier, tiles, barrier, products, and
-// a barrier before either is written again. The facts of a tile's queries are written by the warp
-// that has them as rows, and read by all after a barrier. Results go through `buffer`, of which a
-// warp touches its own 16 rows alone. No number is written by two threads.
+// Who reads what when is as in attention_forward.h: places, barrier, tiles and facts, barrier,
+// products. Places of the next tile are written while others still multiply, since they are read
+// between the barriers alone. Those of the unit's own tokens are read later, too; they are written
+// once, at its start, after a barrier that all reach when they have read those of the unit before.
+// The facts of a tile's queries are written by the warp that has them as rows, and read by all after
+// a barrier. Results go through `buffer`, of which a warp touches its own 16 rows alone. No number
+// is written by two threads.
 #pragma once
 
 #include "attention_tile.h"
@@ -168,7 +171,7 @@ __device__ __forceinline__ void by_queries(
 
   // Logits, as rows of queries, and the products of gradients and values.
   const auto compare = [&](int64_t key_tile, bool with_queries) {
-    __syncthreads();  // the places are written
+    __syncthreads();  // the places are written, the last keys have been read
     if (with_queries) {
       shared.load_queries(problem, window);
     }
@@ -181,8 +184,8 @@ __device__ __forceinline__ void by_queries(
     multiply_rows<In, S::kTile, kHeadDim>(dots, shared.grads, first_row, shared.values);
     mask_keys<S::kTile>(weights, window, key_tile * S::kTile, scale);
   };
+  // Nobody reads the last tile's places any more: all have loaded it.
   const auto next_keys = [&](int64_t key_tile) {
-    __syncthreads();  // the last ones have been read
     shared.template find<false, true, false>(problem, window, key_tile * S::kTile);
   };
 
@@ -337,7 +340,6 @@ __global__ void __launch_bounds__(Sizes<In, kHeadDim>::kThreads)
     if (first >= window.tokens) {
       continue;
     }
-    __syncthreads();  // the last unit is done
     shared.template find<true, false, true>(problem, window, first);
     shared.template find<false, true, false>(problem, window, 0);
     by_queries(problem, window, shared);
@@ -366,13 +368,11 @@ __global__ void __launch_bounds__(Sizes<In, kHeadDim>::kThreads)
     Tile grad_keys[kHeadDim / 8], grad_values[kHeadDim / 8];
     clear(grad_keys);
     clear(grad_values);
+    __syncthreads();  // the last unit is done
+    shared.template find<false, true, true>(problem, window, first_key);
     for (int64_t tile = 0; tile * S::kTile < window.tokens; tile++) {
-      __syncthreads();  // the last unit, or the last tile of queries, is done
-      if (tile == 0) {
-        shared.template find<false, true, true>(problem, window, first_key);
-      }
       shared.template find<true, false, false>(problem, window, tile * S::kTile);
-      __syncthreads();  // the places are written
+      __syncthreads();  // the places are written, the last queries and facts have been read
       if (tile == 0) {
         shared.load_keys(problem, window);
       }

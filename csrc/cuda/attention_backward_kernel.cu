@@ -18,7 +18,7 @@ void compute_gradients(BackwardProblem<In> problem, const at::Tensor& qkv) {
   constexpr size_t kShared = shared_for_backward<In, kHeadDim>();
   static_assert(kShared <= kMostShared);
   const WindowGrid& grid = problem.attention.grid;
-  const int64_t tiles = tiles_of(most_keys(grid), S::kTile);
+  const int64_t tiles = divide_up(most_keys(grid), S::kTile);
   const Units units(grid, problem.attention.num_heads, tiles);
   const unsigned blocks = blocks_for(units.count);
   if (tiles == 1) {
@@ -44,7 +44,7 @@ std::tuple<at::Tensor, at::Tensor> attention_backward_cuda(
   const c10::cuda::CUDAGuard device(qkv_in.device());
   const at::Tensor qkv = with_channels_together(qkv_in);
   const at::Tensor grad = with_channels_together(grad_in);
-  const auto padding = contiguous(pad_qkv);
+  const auto padding = aligned_parameter(pad_qkv);
   at::Tensor grad_qkv = at::empty(qkv.sizes(), qkv.options());
   at::Tensor grad_pad = at::zeros({qkv.size(-1)}, qkv.options());
   if (qkv.numel() == 0) {
@@ -53,7 +53,7 @@ std::tuple<at::Tensor, at::Tensor> attention_backward_cuda(
   const int64_t channels = qkv.size(-1) / 3;
   // Every window's own, summed in the end: windows without padding leave their zeros.
   at::Tensor partial;
-  if (padding.has_value() && grid.has_padding()) {
+  if (padding.defined() && grid.has_padding()) {
     partial = at::zeros({grid.windows(), 2 * channels}, qkv.options().dtype(at::kFloat));
   }
   for_dtype("qkv", qkv.scalar_type(), [&](auto element) {

@@ -6,7 +6,9 @@
 //   write                      read                             between them
 //   places of queries, keys    load_part                        barrier B1
 //   queries, keys, values      all warps: products              wait_for_copies, barrier B2
-//   (next tile of keys) places, keys, values: after barrier B0, when all have read the last ones
+// The next tile's places are written while others still multiply, since they are read between B1
+// and B2 alone; its keys and values after B1, when all have multiplied. The places of the queries
+// and of the result, which is written last, wait for barrier B0 at the start of a unit.
 //
 // A warp reads the queries of its own 16 rows alone, and in the end writes its result over them:
 // __syncwarp on both sides suffices. Nothing but the result is written to memory, each of its
@@ -53,8 +55,8 @@ __global__ void __launch_bounds__(Sizes<In, kHeadDim>::kThreads)
     for (int64_t first_key = 0; first_key < window.keys(); first_key += S::kTile) {
       // The queries' own tile, whose places are known.
       const bool own = first_key == first_query;
-      __syncthreads();  // B0
       if (first_key == 0) {
+        __syncthreads();  // B0
         for_tile<S::kTile>(
             problem.grid,
             window,

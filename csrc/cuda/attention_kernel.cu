@@ -18,7 +18,7 @@ at::Tensor attention_cuda(
   const WindowGrid grid = check_attention(qkv_in, num_heads, window_size, pad_qkv);
   const c10::cuda::CUDAGuard device(qkv_in.device());
   const at::Tensor qkv = with_channels_together(qkv_in);
-  const auto padding = contiguous(pad_qkv);
+  const auto padding = aligned_parameter(pad_qkv);
   auto shape = qkv.sizes().vec();
   shape.back() /= 3;
   at::Tensor out = at::empty(shape, qkv.options());
@@ -30,7 +30,7 @@ at::Tensor attention_cuda(
     const auto problem = problem_of<In>(grid, qkv, num_heads, padding, scale);
     for_head_dim(problem.head_dim, [&](auto head_dim) {
       using S = Sizes<In, head_dim()>;
-      const Units units(grid, num_heads, tiles_of(most_tokens(grid), S::kTile));
+      const Units units(grid, num_heads, divide_up(most_tokens(grid), S::kTile));
       launch(
           attend<In, head_dim()>,
           blocks_for(units.count),

@@ -10,6 +10,7 @@
 #include "../attention.h"
 #include "../checks.h"
 #include "attention_tile.h"
+#include "numbers.h"
 
 namespace iwin_d2 {
 
@@ -36,10 +37,6 @@ void for_head_dim(int64_t head_dim, const Run& run) {
   return run(std::integral_constant<int, 128>{});
 }
 
-inline bool is_aligned(const void* pointer) {
-  return reinterpret_cast<uintptr_t>(pointer) % sizeof(Chunk) == 0;
-}
-
 // Whether every token of a map begins at a multiple of 16 bytes: then every head of it does, since
 // heads have a multiple of 8 channels.
 template <typename In>
@@ -49,13 +46,13 @@ bool in_chunks(const Map<In>& map) {
       map.row % kChunk == 0 && map.column % kChunk == 0;
 }
 
-// `padding` is contiguous.
+// `padding` is an aligned parameter, or undefined where there is none.
 template <typename In>
 Problem<In> problem_of(
     const WindowGrid& grid,
     const at::Tensor& qkv,
     int64_t num_heads,
-    const std::optional<at::Tensor>& padding,
+    const at::Tensor& padding,
     double scale) {
   TORCH_CHECK_VALUE(
       grid.tokens_per_window() < kLimit,
@@ -71,13 +68,9 @@ Problem<In> problem_of(
   problem.scale = static_cast<float>(scale);
   problem.qkv = map_of<const In>(qkv);
   problem.padding =
-      padding.has_value() ? static_cast<const In*>(padding->const_data_ptr()) : nullptr;
-  problem.in_chunks = in_chunks(problem.qkv) && is_aligned(problem.padding);
+      padding.defined() ? static_cast<const In*>(padding.const_data_ptr()) : nullptr;
+  problem.in_chunks = in_chunks(problem.qkv);
   return problem;
-}
-
-inline std::optional<at::Tensor> contiguous(const std::optional<at::Tensor>& x) {
-  return x.has_value() ? std::optional<at::Tensor>(x->contiguous()) : std::nullopt;
 }
 
 // The most tokens in the map that a window has: the first window has them.
@@ -88,10 +81,6 @@ inline int64_t most_tokens(const WindowGrid& grid) {
 // The most keys of a window, the padding's being one.
 inline int64_t most_keys(const WindowGrid& grid) {
   return std::min(grid.tokens_per_window(), most_tokens(grid) + 1);
-}
-
-inline int64_t tiles_of(int64_t tokens, int64_t tile) {
-  return (tokens + tile - 1) / tile;
 }
 
 }  // namespace iwin_d2

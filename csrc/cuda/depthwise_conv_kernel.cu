@@ -361,7 +361,7 @@ at::Tensor depthwise_conv_add_cuda(
   const c10::cuda::CUDAGuard device(x_in.device());
   const at::Tensor x = x_in.contiguous();
   const at::Tensor weight = aligned_parameter(weight_in);
-  const at::Tensor bias = bias_in.has_value() ? aligned_parameter(*bias_in) : at::Tensor();
+  const at::Tensor bias = aligned_parameter(bias_in);
   const at::Tensor other = other_in.contiguous();
   at::Tensor out = at::empty(x.sizes(), x.options());
   for_dtype("x", x.scalar_type(), [&](auto element) {

@@ -37,6 +37,10 @@ constexpr unsigned kAllLanes = 0xffffffffu;
 constexpr size_t kSharedByDefault = 48 * 1024;
 constexpr size_t kMostShared = 99 * 1024;
 
+inline int64_t divide_up(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
+
 // As many blocks as there is work, or as a grid may have: kernels go on in steps of gridDim.x.
 inline unsigned blocks_for(int64_t work) {
 #if defined(IWIN_D2_EMULATED)
@@ -72,6 +76,10 @@ void launch(
 struct alignas(16) Chunk {
   uint32_t words[4];
 };
+
+inline bool is_aligned(const void* address, size_t bytes = sizeof(Chunk)) {
+  return reinterpret_cast<uintptr_t>(address) % bytes == 0;
+}
 
 __device__ __forceinline__ void check_chunk([[maybe_unused]] const void* address) {
 #if defined(IWIN_D2_EMULATED)

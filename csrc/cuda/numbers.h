@@ -7,6 +7,7 @@
 
 #include <cstring>
 #include <initializer_list>
+#include <optional>
 
 #include "instructions.h"
 
@@ -86,8 +87,12 @@ __device__ __forceinline__ void store_floats(T* to, const float (&from)[N]) {
 // maps, which are large, are read one number at a time instead.
 inline at::Tensor aligned_parameter(const at::Tensor& parameter) {
   const at::Tensor contiguous = parameter.contiguous();
-  const auto address = reinterpret_cast<uintptr_t>(contiguous.const_data_ptr());
-  return address % sizeof(Chunk) == 0 ? contiguous : contiguous.clone();
+  return is_aligned(contiguous.const_data_ptr()) ? contiguous : contiguous.clone();
+}
+
+// An undefined tensor where there is none.
+inline at::Tensor aligned_parameter(const std::optional<at::Tensor>& parameter) {
+  return parameter.has_value() ? aligned_parameter(*parameter) : at::Tensor();
 }
 
 // Calls run(constant) with N where the rows of so many channels of all these maps can be read N
@@ -96,7 +101,7 @@ template <typename T, int N, typename Run>
 void for_numbers_at_once(
     int64_t channels, std::initializer_list<const T*> maps, const Run& run) {
   const bool aligned = std::all_of(maps.begin(), maps.end(), [](const T* map) {
-    return reinterpret_cast<uintptr_t>(map) % sizeof(Numbers<T, N>) == 0;
+    return is_aligned(map, sizeof(Numbers<T, N>));
   });
   if (channels % N == 0 && aligned) {
     run(std::integral_constant<int, N>{});

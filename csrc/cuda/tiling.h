@@ -11,10 +11,6 @@ namespace iwin_d2 {
 // The most that a block has.
 constexpr int kThreads = 256;
 
-inline int64_t divide_up(int64_t a, int64_t b) {
-  return (a + b - 1) / b;
-}
-
 struct Tiling {
   int64_t units;  // of a place
   int64_t tiles;  // that these make
