@@ -8,9 +8,10 @@ if USE_DETECTRON2:
     from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool, LastLevelP6P7
     from detectron2.modeling.box_regression import Box2BoxTransform
     from detectron2.modeling.matcher import Matcher
-    from detectron2.modeling.meta_arch import GeneralizedRCNN
+    from detectron2.modeling.meta_arch import GeneralizedRCNN, SemanticSegmentor
+    from detectron2.modeling.meta_arch.semantic_seg import SemSegFPNHead
     from detectron2.modeling.poolers import ROIPooler
-    from detectron2.modeling.postprocessing import detector_postprocess
+    from detectron2.modeling.postprocessing import detector_postprocess, sem_seg_postprocess
     from detectron2.modeling.proposal_generator import RPN
     from detectron2.modeling.proposal_generator.proposal_utils import add_ground_truth_to_proposals
     from detectron2.modeling.proposal_generator.rpn import StandardRPNHead
@@ -41,6 +42,8 @@ else:
         Matcher,
         ROIHeads,
         ROIPooler,
+        SemanticSegmentor,
+        SemSegFPNHead,
         StandardROIHeads,
         StandardRPNHead,
         add_ground_truth_to_proposals,
@@ -49,6 +52,7 @@ else:
         mask_rcnn_inference,
         mask_rcnn_loss,
         select_foreground_proposals,
+        sem_seg_postprocess,
         subsample_labels,
     )
 
@@ -68,6 +72,8 @@ __all__ = [
     "Matcher",
     "ROIHeads",
     "ROIPooler",
+    "SemSegFPNHead",
+    "SemanticSegmentor",
     "StandardROIHeads",
     "StandardRPNHead",
     "add_ground_truth_to_proposals",
@@ -76,5 +82,6 @@ __all__ = [
     "mask_rcnn_inference",
     "mask_rcnn_loss",
     "select_foreground_proposals",
+    "sem_seg_postprocess",
     "subsample_labels",
 ]

@@ -13,4 +13,5 @@ from .roi_heads import (
     select_foreground_proposals,
 )
 from .rpn import RPN, DefaultAnchorGenerator, StandardRPNHead
+from .semantic_seg import SemanticSegmentor, SemSegFPNHead, sem_seg_postprocess
 from .targets import Box2BoxTransform, Matcher, subsample_labels
