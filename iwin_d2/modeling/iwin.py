@@ -9,7 +9,14 @@ from ..d2.modeling import Backbone
 from .blocks import PatchEmbed
 from .stages import Freezable, init_weights, make_stages, sized
 
-__all__ = ["IwinTransformer", "iwin_base", "iwin_large", "iwin_small", "iwin_tiny"]
+__all__ = [
+    "IwinTransformer",
+    "iwin_base",
+    "iwin_large",
+    "iwin_shapes",
+    "iwin_small",
+    "iwin_tiny",
+]
 
 STAGE_NAMES = ("res2", "res3", "res4", "res5")
 
@@ -129,6 +136,14 @@ class IwinTransformer(Freezable, Backbone):
     def size_divisibility(self) -> int:
         """0: images of any size are fine (an FPN on top asks for its own multiple)."""
         return 0
+
+
+def iwin_shapes(embed_dim: int) -> dict[str, ShapeSpec]:
+    """Channels and strides of the maps of an IwinTransformer, for configs of heads on them."""
+    return {
+        name: ShapeSpec(channels=embed_dim * 2**i, stride=4 * 2**i)
+        for i, name in enumerate(STAGE_NAMES)
+    }
 
 
 def iwin_tiny(**kwargs) -> IwinTransformer:
