@@ -18,12 +18,12 @@ FILES = sorted(
 )
 
 # What each part of the package may import of the package, itself and the leaves aside.
-LEAVES = {"errors", "files", "environment", "config_overrides"}
+LEAVES = {"errors", "files", "environment", "config_overrides", "lettering"}
 ALLOWED = {
     "ops": set(),
     "modeling": {"ops", "d2"},
     "checkpoint": {"d2"},
-    "data": {"d2"},
+    "data": {"d2", "modeling"},
     "engine": {"d2", "data", "checkpoint", "modeling", "ops"},
     "visualize": {"d2", "data", "checkpoint", "modeling", "ops", "engine"},
     "analysis": {"d2", "engine", "ops"},

@@ -7,13 +7,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from ..lettering import FAINT, INK, PAPER, cut_text, load_font
 from .drawing import Color
 
 __all__ = ["FAINT", "INK", "PAPER", "Panel", "compose", "draw_legend", "legend_lines", "load_font"]
 
-PAPER, INK, FAINT = (255, 255, 255), (25, 25, 30), (110, 110, 120)
 LEGEND_LINE = 26  # pixels from one line of a legend to the next
 _MARGIN, _GAP = 24, 10
 _HEADING, _TITLE, _TEXT = 20, 15, 14  # sizes of letters
@@ -66,7 +66,7 @@ def compose(
     for row, row_height in zip(rows, heights):
         for column, panel in enumerate(row):
             x = _MARGIN + column * (cell + _GAP)
-            draw.text((x, y + 4), _cut(panel.title, sizes[1], cell), font=sizes[1], fill=INK)
+            draw.text((x, y + 4), cut_text(panel.title, sizes[1], cell), font=sizes[1], fill=INK)
             sheet.paste(panel.picture, (x, y + 26))
         y += row_height + _GAP
     if footer:
@@ -104,14 +104,6 @@ def draw_legend(sheet: Image.Image, lines: list[list[tuple]], font, place: tuple
     return y
 
 
-def load_font(size: int):
-    """Pillow's own font; nothing has to be installed for it."""
-    try:
-        return ImageFont.load_default(size)
-    except TypeError:  # Pillow before 10.1 has one size only
-        return ImageFont.load_default()
-
-
 def _wrap(text: str, font, width: int) -> list[str]:
     """Break a text between words into lines of at most `width`, where there are spaces to do so."""
     lines = [""]
@@ -122,12 +114,3 @@ def _wrap(text: str, font, width: int) -> list[str]:
         else:
             lines[-1] = longer
     return lines
-
-
-def _cut(text: str, font, width: int) -> str:
-    """The text, or as much of it as fits, with dots."""
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(f"{text}...") > width:
-        text = text[:-1]
-    return f"{text}..."
