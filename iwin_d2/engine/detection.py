@@ -6,18 +6,16 @@ import logging
 import math
 import os
 
-import torch
 from omegaconf import DictConfig
 from torch import nn
 
 from ..checkpoint import Checkpointer
 from ..checkpoint.download import locate
 from ..config_overrides import apply_overrides, parameter_names
-from ..d2.engine import create_ddp_model, default_setup, hooks
+from ..d2.engine import default_setup, hooks
 from ..d2.evaluation import flatten_results_dict, inference_on_dataset, print_csv_format
 from ..d2.utils import comm
 from ..errors import CheckpointError, ConfigError
-from ..modeling.sync_batch_norm import convert_sync_batch_norm
 from .build import build
 from .class_names import training_classes
 from .cli import make_output_dir, name_missing_values, pick_device, start_logs
@@ -27,9 +25,11 @@ from .hooks import BestWeights, ModelEMA, PeriodicCheckpointer, tidy_metrics
 from .memory import explain_out_of_memory
 from .model_check import check_num_classes, explain_misfit
 from .reproducible import use_deterministic_algorithms
+from .samples import PredictionSamples, make_samples
 from .settings import TrainSettings
-from .tensorboard import PredictionSamples, TensorBoardWriter, make_samples, make_writers
+from .tensorboard import TensorBoardWriter, make_writers
 from .trainer import DetectionTrainer
+from .training import build_optimizer, distribute, load_start, save_now, scale_learning_rate
 from .tta import as_evaluated
 from .validation import check_val_loss, validation_losses
 
@@ -141,13 +141,13 @@ def do_train(cfg, resume: bool = False) -> dict:
     use_deterministic_algorithms(settings.deterministic)
     model = build(cfg, "model").to(cfg.train.device)
     logger.info("Model:\n%s", model)
-    optimizer = _build_optimizer(cfg, model)
+    optimizer = build_optimizer(cfg, model)
     train_loader = build(cfg, "dataloader.train")
     check_num_classes(model, cfg, "train")
     _try_evaluation(cfg, settings, model)
-    _scale_learning_rate(optimizer, train_loader, settings)
+    scale_learning_rate(optimizer, train_loader, settings)
     trainer = DetectionTrainer(
-        _distribute(cfg, model),
+        distribute(cfg, model),
         train_loader,
         optimizer,
         amp=settings.amp,
@@ -165,7 +165,7 @@ def do_train(cfg, resume: bool = False) -> dict:
     if main:
         trainer.register_hooks([PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer)])
     evaluation.register_hooks()
-    start = _load_start(cfg, checkpointer, trainer, resume)
+    start = load_start(cfg, checkpointer, trainer, resume)
     if main:
         if start > 0:
             evaluation.resume_best()
@@ -174,7 +174,7 @@ def do_train(cfg, resume: bool = False) -> dict:
             cfg.train.output_dir, cfg.train.max_iter, start, settings.tensorboard
         )
         trainer.register_hooks([hooks.PeriodicWriter(writers, period=cfg.train.log_period)])
-    trainer.save_checkpoint = functools.partial(_save_now, checkpointer, trainer)
+    trainer.save_checkpoint = functools.partial(save_now, checkpointer, trainer)
     with explain_out_of_memory(trainer.model):
         trainer.train(start, cfg.train.max_iter)
     return evaluation.results
@@ -243,100 +243,3 @@ class _Evaluation:
             iteration = min(self._trainer.iter, self._trainer.max_iter - 1)
             self._best.consider(flat, self._evaluated, iteration)
         return flat
-
-
-def _build_optimizer(cfg, model: nn.Module) -> torch.optim.Optimizer:
-    if not isinstance(cfg.optimizer.get("params"), DictConfig):
-        raise ConfigError(
-            "optimizer.params is no call: a config for this tool has one there that takes the "
-            "model, such as params=L(get_param_groups)(weight_decay=0.05)."
-        )
-    cfg.optimizer.params.model = model
-    try:
-        return build(cfg, "optimizer")
-    finally:
-        cfg.optimizer.params.pop("model")  # a config is for settings, and can be saved
-
-
-def _scale_learning_rate(optimizer, train_loader, settings: TrainSettings) -> None:
-    """Fit the learning rate to the images a step, where the config asks for it; log both."""
-    rates = sorted({group["lr"] for group in optimizer.param_groups}, reverse=True)
-    rate = ", ".join(f"{rate:.6g}" for rate in rates)
-    images = getattr(train_loader, "total_batch_size", None)  # of Detectron2's loader unknown
-    reference = settings.lr_reference_batch_size
-    if images is None:
-        if reference:
-            raise ConfigError(
-                "train.lr_reference_batch_size is set, but the training loader does not say its "
-                "total_batch_size: unset it, or use iwin_d2.data.loader.build_train_loader."
-            )
-        logger.info("Learning rate %s", rate)
-        return
-    images *= settings.accumulation_steps
-    text = f"{images} images a step ({comm.get_world_size()} processes"
-    text += f", {settings.accumulation_steps} batches accumulated)"
-    if not reference:
-        logger.info("Learning rate %s for %s, as the config says", rate, text)
-        return
-    for group in optimizer.param_groups:
-        group["lr"] *= images / reference
-    logger.info(
-        "Learning rate %s for %d images, scaled by %g for %s",
-        *(rate, reference, images / reference, text),
-    )
-
-
-def _distribute(cfg, model: nn.Module) -> nn.Module:
-    model = convert_sync_batch_norm(model)
-    options = dict(cfg.train.get("ddp", {}))
-    if torch.device(cfg.train.device).type == "cpu":
-        options["device_ids"] = None  # Detectron2's would name GPUs
-    return create_ddp_model(model, **options)
-
-
-def _save_now(checkpointer: Checkpointer, trainer: DetectionTrainer) -> str:
-    """Save a checkpoint to resume from outside of the schedule, in whichever process this is."""
-    name = f"model_{trainer.iter:07d}" if trainer.iter >= 0 else "model_initial"
-    writes = checkpointer.save_to_disk
-    checkpointer.save_to_disk = True
-    try:
-        checkpointer.save(name, iteration=trainer.iter)
-    finally:
-        checkpointer.save_to_disk = writes
-    return os.path.join(checkpointer.save_dir, f"{name}.pth")
-
-
-def _load_start(cfg, checkpointer: Checkpointer, trainer: DetectionTrainer, resume: bool) -> int:
-    """Load weights, or all of a checkpoint to resume; return the iteration to start from."""
-    resuming = resume and checkpointer.has_checkpoint()
-    if resume and not resuming:
-        start = cfg.train.init_checkpoint or "scratch"
-        logger.info(
-            "--resume: no checkpoint in %s yet, so starting from %s.", cfg.train.output_dir, start
-        )
-    configured = [_options(group) for group in trainer.optimizer.param_groups]
-    options = TrainSettings.read(cfg.train).init_options
-    checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=resume, options=options)
-    if not resuming:
-        return 0
-    _prefer_configured(trainer.optimizer, configured)
-    if trainer.iter + 1 >= cfg.train.max_iter:
-        logger.info(
-            "Trained up to iteration %d already: raise train.max_iter to go on.", trainer.iter + 1
-        )
-    return trainer.iter + 1  # the checkpoint's is the last one done
-
-
-def _options(group: dict) -> dict:
-    return {name: value for name, value in group.items() if name != "params"}
-
-
-def _prefer_configured(optimizer: torch.optim.Optimizer, configured: list[dict]) -> None:
-    """Let the config's learning rate, weight decay, ... win over those of the checkpoint."""
-    for group, options in zip(optimizer.param_groups, configured):
-        # The checkpoint's "lr" is the one the schedule had come to, "initial_lr" the config's.
-        wanted = {"initial_lr" if name == "lr" else name: v for name, v in options.items()}
-        for name, value in wanted.items():
-            if group.get(name, value) != value:
-                logger.info("Resuming with %s=%s, it was %s", name, value, group[name])
-            group[name] = value
