@@ -1,16 +1,19 @@
 #!/usr/bin/env python3
-"""Draw a detector's predictions on images or on a video.
+"""Draw the predictions of a detector or a semantic segmenter on images or on a video.
 
     tools/demo.py --config-file FILE --weights FILE --input PATHS --output DIR [key=value ...]
     tools/demo.py --config-file FILE --weights FILE --video-input FILE --output FILE [key=value ...]
 
-Images: writes one PNG for each, and predictions.json in COCO's results format (image_id counts the
-images from 1). Images that cannot be read are skipped, each with a sentence; the exit status is
-then 1.
+Images: writes one PNG for each, and predictions.json. Images that cannot be read are skipped, each
+with a sentence; the exit status is then 1.
 
 A video: writes a video (.mp4, .mov or .mkv) with the times of the original's frames and without
-its sound; with --predictions, also a json as above (image_id counts the frames from 1, time is in
-seconds). Of a video that is damaged further on, the frames before that; the exit status is then 1.
+its sound; with --predictions, also a json (image_id counts the frames from 1, time is in seconds).
+Of a video that is damaged further on, the frames before that; the exit status is then 1.
+
+Of a detector, the json is in COCO's results format (image_id counts the images from 1). Of a
+semantic segmenter, it lists the classes of each image with their pixels and shares; the pictures
+have a legend, and labels/NAME.png holds the class number of each pixel of the image.
 """
 
 import argparse
@@ -20,6 +23,7 @@ from pathlib import Path
 from iwin_d2 import Predictor
 from iwin_d2.engine.cli import count, make_output_dir, run_tool, score, start_logs
 from iwin_d2.engine.predict import (
+    LABELS,
     Summary,
     check_no_input_overwritten,
     find_images,
@@ -27,6 +31,7 @@ from iwin_d2.engine.predict import (
     predict_video,
     video_output,
 )
+from iwin_d2.engine.segment_drawing import OPACITY
 from iwin_d2.engine.video import VideoReader
 from iwin_d2.errors import ConfigError
 
@@ -52,7 +57,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="a folder; for a video, the file to write or a folder for it",
     )
     parser.add_argument("--predictions", metavar="FILE", help="of a video: the json to write")
-    parser.add_argument("--confidence-threshold", type=score, default=0.5, metavar="SCORE")
+    parser.add_argument(
+        "--confidence-threshold", type=score, metavar="SCORE", help="of detectors (0.5)"
+    )
+    parser.add_argument(
+        "--opacity",
+        type=score,
+        metavar="SHARE",
+        help=f"of segmenters' colours, 0 for contours alone, 1 for no image ({OPACITY:g})",
+    )
     parser.add_argument("--device", help="cpu or cuda; the config's if not given")
     parser.add_argument(
         "--batch-size",
@@ -98,9 +111,10 @@ def _on_images(args: argparse.Namespace) -> Summary:
     for sentence in summary.problems:
         print(f"Skipped: {sentence}", file=sys.stderr)
     print(
-        f"{summary.predictions} predictions on {summary.images} images "
-        f"({len(summary.problems)} skipped), {summary.speed:.2f} images/s, "
-        f"drawn in {output}, listed in {output / 'predictions.json'}"
+        f"{_counts(summary, 'images')} ({len(summary.problems)} skipped), "
+        f"{summary.speed:.2f} images/s, drawn in {output}, "
+        + (f"labelled in {output / LABELS}, " if summary.segmented else "")
+        + f"listed in {output / 'predictions.json'}"
     )
     return summary
 
@@ -121,11 +135,16 @@ def _on_video(args: argparse.Namespace) -> Summary:
             f"{sentence} {output} holds the {summary.images} frames before that.", file=sys.stderr
         )
     print(
-        f"{summary.predictions} predictions on {summary.images} frames, "
-        f"{summary.speed:.2f} frames/s, drawn in {output}"
+        f"{_counts(summary, 'frames')}, {summary.speed:.2f} frames/s, drawn in {output}"
         + (f", listed in {results}" if results else "")
     )
     return summary
+
+
+def _counts(summary: Summary, noun: str) -> str:
+    if summary.segmented:
+        return f"{summary.images} {noun} segmented"
+    return f"{summary.predictions} predictions on {summary.images} {noun}"
 
 
 def _predictor(args: argparse.Namespace, overrides: list[str]) -> Predictor:
@@ -142,6 +161,7 @@ def _predictor(args: argparse.Namespace, overrides: list[str]) -> Predictor:
 def _settings(args: argparse.Namespace) -> dict:
     return {
         "threshold": args.confidence_threshold,
+        "opacity": args.opacity,
         "batch_size": args.batch_size,
         "workers": args.workers,
     }

@@ -1,4 +1,4 @@
-"""A detector from a lazy config and weights: images in, Instances out."""
+"""A model from a lazy config and weights: images in, Instances or label maps out."""
 
 import copy
 import functools
@@ -14,26 +14,25 @@ import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
-from ..checkpoint import Checkpointer, LoadOptions
+from ..checkpoint import Checkpointer
 from ..checkpoint.download import locate
-from ..checkpoint.options import make_options
-from ..config_overrides import apply_overrides
 from ..d2.data import DatasetMapper
 from ..d2.data import transforms as T
 from ..d2.evaluation import inference_context
-from ..d2.structures import Boxes, Instances
+from ..d2.modeling import SemanticSegmentor
 from ..data.mapper import DetectionMapper
 from ..errors import CheckpointError, ConfigError, DataError, UserError
-from ..modeling.tta import DetectorWithTTA
+from ..modeling.segmentation_inference import SegmenterInference, predicted_labels
 from .build import build
 from .class_names import find_metadata, read_checkpoint_metadata, settle_num_classes
 from .cli import name_missing_values, pick_device
-from .detection import load_config
 from .images import image_to_rgb, read_rgb
 from .model_check import explain_misfit
+from .outputs import is_segmentation, is_segmenter, on_cpu, without_scores
 from .pipeline import batched_map, ordered_map
+from .predictor_setup import amp_dtype, as_config, init_options
 from .tta import as_evaluated
 
 __all__ = ["Predictor"]
@@ -46,11 +45,15 @@ _WINDOW = 4  # batches' worth of images that are held while batches fill
 
 
 class Predictor:
-    """A detector from a lazy config and weights, for single images, lists and streams of them.
+    """A model from a lazy config and weights, for single images, lists and streams of them.
 
         predictor = Predictor("projects/.../config.py", "output/model_final.pth")
-        instances = predictor("photo.jpg")["instances"]
+
+        instances = predictor("photo.jpg")["instances"]  # of a detector
         names = [predictor.class_names[index] for index in instances.pred_classes]
+
+        labels = predictor.labels(predictor("photo.jpg"))  # of a semantic segmenter
+        names = [predictor.class_names[index] for index in labels.unique()]
 
     Images are read and augmented exactly as the config's `dataloader.test.mapper` does it. An image
     is one of
@@ -61,9 +64,13 @@ class Predictor:
       Detectron2's DefaultPredictor takes. Arrays [H, W] and [H, W, 1] are grey; of [H, W, 4], the
       fourth channel is left out.
 
-    For each image the model's output is returned, on the CPU: {"instances": Instances}, in pixels
-    of the image given: pred_boxes, scores, pred_classes and, of a model with masks, pred_masks,
-    bool [N, H, W].
+    For each image the model's output is returned, on the CPU and in pixels of the image given:
+
+    - of a detector {"instances": Instances}: pred_boxes, scores, pred_classes and, of a model with
+      masks, pred_masks, bool [N, H, W];
+    - of a semantic segmenter {"sem_seg": float32 [C, H, W]}, a score for each class, or
+      {"sem_seg_labels": integers [H, W]}, class numbers: the former is C numbers a pixel, so that
+      sliding windows, and streams unless they are asked to, do not keep it. `labels` takes either.
 
     Meant for one thread; several predictors may work in several threads.
 
@@ -106,7 +113,7 @@ class Predictor:
         if array_format not in ("BGR", "RGB"):
             raise ConfigError(f"array_format={array_format!r}: give 'BGR' or 'RGB'.")
         self.array_format = array_format
-        self.cfg = _as_config(config, overrides)
+        self.cfg = as_config(config, overrides)
         weights = str(weights or OmegaConf.select(self.cfg, "train.init_checkpoint") or "")
         if not weights:
             raise CheckpointError(
@@ -115,7 +122,7 @@ class Predictor:
             )
         wanted = device or OmegaConf.select(self.cfg, "train.device") or "cuda"
         self.device = torch.device(pick_device(str(wanted)))
-        self._amp_dtype = _amp_dtype(amp, self.device)
+        self._amp_dtype = amp_dtype(amp, self.device)
         self.weights = weights = locate(weights)
         self._checkpoint_metadata = read_checkpoint_metadata(weights)
         settle_num_classes(self.cfg, self._checkpoint_metadata)
@@ -123,10 +130,11 @@ class Predictor:
             self.mapper = build(self.cfg, "dataloader.test.mapper")
             self.model: nn.Module = build(self.cfg, "model").to(self.device)
         Checkpointer(self.model).load(
-            weights, checkpointables=[], fill=True, options=_init_options(self.cfg)
+            weights, checkpointables=[], fill=True, options=init_options(self.cfg)
         )
         self.model.eval()
-        self._detector = as_evaluated(self.model, OmegaConf.select(self.cfg, "train"))
+        self._evaluated = as_evaluated(self.model, OmegaConf.select(self.cfg, "train"))
+        self._labelling = _without_scores(self._evaluated)
 
     @functools.cached_property
     def metadata(self):
@@ -138,10 +146,26 @@ class Predictor:
     @property
     def class_names(self) -> list[str] | None:
         """The names of the classes, by class number; None where they are not known."""
-        return list(self.metadata.thing_classes) if self.metadata is not None else None
+        kinds = ["thing_classes", "stuff_classes"]
+        if is_segmenter(self.model):
+            kinds.reverse()  # data sets of both kinds have names of both
+        found = (self.metadata.get(kind) for kind in kinds if self.metadata is not None)
+        names = next(filter(None, found), None)
+        return list(names) if names else None
+
+    @staticmethod
+    def labels(output: Mapping[str, Any]) -> Tensor:
+        """The class numbers in the output of a semantic segmenter: integers [H, W].
+
+        Raises:
+            ConfigError: it is the output of another model.
+        """
+        if not is_segmentation(output):
+            raise ConfigError("The output is a detector's, which has no label map.")
+        return predicted_labels(output)
 
     def __call__(self, image) -> dict[str, Any]:
-        """Predict one image; returns the model's output for it, {"instances": Instances}.
+        """Predict one image; returns the model's output for it.
 
         Raises:
             DataError: it is no image, or cannot be read.
@@ -152,15 +176,16 @@ class Predictor:
         """Predict a list of images, with as few passes of the model as `stream` needs.
 
         Returns:
-            an output for each.
+            an output for each, with all that the model gives: of segmenters, C numbers a pixel.
 
         Raises:
             DataError: one is no image, or cannot be read.
         """
-        return list(self.stream(images, batch_size=max(len(images), 1), workers=0))
+        count = max(len(images), 1)
+        return list(self.stream(images, batch_size=count, workers=0, keep_scores=True))
 
     def stream(
-        self, images: Iterable, batch_size: int = 8, workers: int = 2
+        self, images: Iterable, batch_size: int = 8, workers: int = 2, keep_scores: bool = False
     ) -> Iterator[dict[str, Any]]:
         """Predict many images, in batches; yields an output for each, in their order.
 
@@ -173,24 +198,33 @@ class Predictor:
             images: may be an endless iterator.
             batch_size: the most images in one pass of the model.
             workers: threads that read and augment; 0 for none.
+            keep_scores: of semantic segmenters, give "sem_seg" where the model does, and not
+                "sem_seg_labels" made of it: C numbers a pixel, of up to 4 * batch_size images.
 
         Raises:
             DataError: one is no image, or cannot be read; what came before has been yielded.
         """
         prepared = ordered_map(self.prepare, images, workers, batch_size + workers)
-        for _, output in self.predict_stream(prepared, batch_size):
+        for _, output in self.predict_stream(prepared, batch_size, keep_scores=keep_scores):
             yield output
 
-    def predict_stream(self, items: Iterable, batch_size: int, get_input=lambda item: item):
+    def predict_stream(
+        self,
+        items: Iterable,
+        batch_size: int,
+        get_input=lambda item: item,
+        keep_scores: bool = False,
+    ):
         """Predict prepared items in batches; yields (item, output) in their order.
 
         Args:
             items: whatever holds a model input.
             batch_size: the most in one pass of the model.
             get_input: takes the model input out of an item.
+            keep_scores: as for `stream`.
         """
         return batched_map(
-            lambda batch: self.predict_inputs([get_input(item) for item in batch]),
+            lambda batch: self.predict_inputs([get_input(item) for item in batch], keep_scores),
             items,
             key=lambda item: self._padded_size(get_input(item)["image"]),
             batch_size=batch_size,
@@ -224,8 +258,14 @@ class Predictor:
                 f"{error}): check the augmentations in dataloader.test.mapper."
             ) from error
 
-    def predict_inputs(self, inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def predict_inputs(
+        self, inputs: list[dict[str, Any]], keep_scores: bool = True
+    ) -> list[dict[str, Any]]:
         """Predict one batch of prepared model inputs; the outputs are on the CPU, in float32.
+
+        Args:
+            inputs: as `prepare` makes them.
+            keep_scores: as for `stream`.
 
         Raises:
             ConfigError: the memory does not suffice, or the model cannot take its input.
@@ -234,19 +274,23 @@ class Predictor:
         try:
             with (
                 torch.no_grad(),
-                inference_context(self._detector),
+                inference_context(self._evaluated),
                 torch.autocast(self.device.type, dtype=self._amp_dtype, enabled=enabled),
                 explain_misfit(self.model),
             ):
-                outputs = self._detector(inputs)
+                if keep_scores:
+                    outputs = self._evaluated(inputs)
+                else:
+                    outputs = [without_scores(output) for output in self._labelling(inputs)]
         except torch.OutOfMemoryError as error:
             height, width = (max(item["image"].shape[axis] for item in inputs) for axis in (1, 2))
             raise ConfigError(
                 f"{self.device} has too little memory to predict {len(inputs)} images of up to "
                 f"{width} x {height} pixels together: lower the batch size, or what the "
-                f"augmentations of dataloader.test.mapper enlarge images to{self._or_scales()}."
+                "augmentations of dataloader.test.mapper enlarge images to"
+                f"{self._other_savings()}."
             ) from error
-        return [{key: _finished(value) for key, value in output.items()} for output in outputs]
+        return [{key: on_cpu(value) for key, value in output.items()} for output in outputs]
 
     def _map_file(self, path: str) -> dict[str, Any]:
         """What the config's mapper makes of a file."""
@@ -275,72 +319,29 @@ class Predictor:
         """The size, of every view, that the model pads an image to when it is alone."""
         step = max(getattr(getattr(self.model, "backbone", None), "size_divisibility", 1), 1)
         sizes = [tuple(image.shape[-2:])]
-        if isinstance(self._detector, DetectorWithTTA):
-            sizes = self._detector.view_sizes(sizes[0])
+        if hasattr(self._evaluated, "view_sizes"):
+            sizes = self._evaluated.view_sizes(sizes[0])
         return tuple(-(-side // step) * step for size in sizes for side in size)
 
-    def _or_scales(self) -> str:
-        """What else can be lowered where memory does not suffice."""
-        augmented = isinstance(self._detector, DetectorWithTTA)
-        return ", or train.test_time_augmentation.scales" if augmented else ""
+    def _other_savings(self) -> str:
+        """What else helps where memory does not suffice."""
+        savings = ""
+        if len(getattr(self._evaluated, "views", ())) > 1:
+            savings += ", or train.test_time_augmentation.scales"
+        if is_segmenter(self.model) and not getattr(self._evaluated, "window", None):
+            savings += ", or set train.sliding_window.enabled=True"
+        return savings
 
 
-def _as_config(config, overrides: Sequence[str]) -> DictConfig:
-    """A config of the predictor's own, overrides applied."""
-    if isinstance(overrides, str):
-        raise ConfigError(f"overrides={overrides!r}: give a list of strings.")
-    if isinstance(config, (str, PathLike)):
-        name = str(config)
-        if "://" not in name and not Path(name).is_file():
-            raise ConfigError(f"There is no config file {name}: correct the path.")
-        cfg = load_config(name, list(overrides))
-    elif isinstance(config, Mapping):
-        name, cfg = "The config", copy.deepcopy(config)
-        if not isinstance(cfg, DictConfig):
-            cfg = DictConfig(dict(cfg), flags={"allow_objects": True})
-        apply_overrides(cfg, overrides)
-    else:
-        raise ConfigError(
-            f"The config is a {type(config).__name__}: give a lazy config's file, or what "
-            "LazyConfig.load returns for it."
-        )
-    for key in ("model", "dataloader.test.mapper"):
-        if OmegaConf.select(cfg, key) is None:
-            raise ConfigError(
-                f"{name} has no {key}: the predictor wants a lazy config with model and "
-                "dataloader.test.mapper."
-            )
-    return cfg
+def _without_scores(evaluated: nn.Module) -> nn.Module:
+    """A segmenter that gives labels and never holds an image's scores, if that can be had.
 
-
-def _init_options(cfg: DictConfig) -> LoadOptions:
-    """How the config wants checkpoints to be loaded."""
-    options = OmegaConf.select(cfg, "train.init_options")
-    values = OmegaConf.to_container(options) if isinstance(options, DictConfig) else {}
-    return make_options("train.init_options.", **values)
-
-
-def _amp_dtype(amp: bool | str | torch.dtype, device: torch.device) -> torch.dtype | None:
-    """The type of mixed precision; None for full precision."""
-    if amp is False or amp is None:
-        return None
-    if amp is True:
-        poor = device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False)
-        return torch.float16 if poor else torch.bfloat16
-    dtype = getattr(torch, str(amp).removeprefix("torch."), None)
-    if dtype not in (torch.float16, torch.bfloat16):
-        raise ConfigError(f"amp={amp}: give True, False, 'float16' or 'bfloat16'.")
-    return dtype
-
-
-def _finished(value: Any) -> Any:
-    """A part of a model's output on the CPU, half precision made float32."""
-    if isinstance(value, Instances):
-        fields = {name: _finished(field) for name, field in value.get_fields().items()}
-        return Instances(value.image_size, **fields)
-    if isinstance(value, Boxes):
-        return Boxes(_finished(value.tensor))
-    if isinstance(value, torch.Tensor):
-        value = value.to("cpu")
-        return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
-    return value.to("cpu") if hasattr(value, "to") else value
+    What comes out of it is then the same as the labels of the highest scores, but for rounding.
+    """
+    if isinstance(evaluated, SegmenterInference):
+        labelling = copy.copy(evaluated)  # with the same model inside
+        labelling.labels_only = True
+        return labelling
+    if type(evaluated).forward is SemanticSegmentor.forward:  # not in a way of its own
+        return SegmenterInference(evaluated, labels_only=True)
+    return evaluated
