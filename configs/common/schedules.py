@@ -1,6 +1,10 @@
-"""Learning-rate schedules: linear warm-up, then steps, as published."""
+"""Learning-rate schedules: linear warm-up, then steps, a cosine or a power."""
 
-from fvcore.common.param_scheduler import CosineParamScheduler, MultiStepParamScheduler
+from fvcore.common.param_scheduler import (
+    CosineParamScheduler,
+    MultiStepParamScheduler,
+    PolynomialDecayParamScheduler,
+)
 
 from iwin_d2.d2.config import LazyCall as L
 from iwin_d2.d2.solver import WarmupParamScheduler
@@ -38,5 +42,18 @@ def cosine_schedule(warmup_length=0.05, warmup_factor=0.01, end=0.01):
         scheduler=L(CosineParamScheduler)(start_value=1.0, end_value=end),
         warmup_factor=warmup_factor,
         warmup_length=warmup_length,
+        warmup_method="linear",
+    )
+
+
+def polynomial_schedule(max_iter, warmup_length=1500, warmup_factor=1e-6, power=1.0):
+    """Warm up over `warmup_length` iterations, then fall to 0 as (1 - progress) ** power.
+
+    The published segmentation recipe: a straight line to 0 at `max_iter`, the warm-up in its place.
+    """
+    return L(WarmupParamScheduler)(
+        scheduler=L(PolynomialDecayParamScheduler)(base_value=1.0, power=power),
+        warmup_factor=warmup_factor,
+        warmup_length=warmup_length / max_iter,
         warmup_method="linear",
     )

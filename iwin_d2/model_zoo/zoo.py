@@ -27,9 +27,17 @@ __all__ = ["get", "get_checkpoint_url", "get_config", "get_config_file", "list_m
 _ROOTS = (Path(__file__).resolve().parent, Path(__file__).resolve().parents[2])
 
 # Configs that know nothing of their classes before they are told a data set.
-_FOR_OWN_DATA = re.compile(r"custom_coco|quickstart")
+_FOR_OWN_DATA = re.compile(r"custom_(coco|folder)|quickstart")
 # Configs of data sets that native does not have.
 _DETECTRON2_ALONE = re.compile(r"_(lvis_v1|voc0712)$")
+# What configs are called for which weights may be published, and what these are called.
+_WEIGHTS = (
+    (
+        r"(?P<kind>\w+)_iwin_(?P<size>[tsb])_(?P<epochs>[13]x)_coco",
+        "iwin_{size}_window7_{kind}_{epochs}_coco",
+    ),
+    (r"upernet_iwin_(?P<size>[tsb])_512_160k_ade20k", "iwin_{size}_patch4_window7_512_ade20k_1k"),
+)
 _SIZES = {"t": "tiny", "s": "small", "b": "base"}
 
 
@@ -37,8 +45,8 @@ def list_models(pattern: str = "*") -> list[str]:
     """Return the names of the models that `get` builds here, sorted.
 
     Those for LVIS and Pascal VOC are among them where Detectron2 runs. The configs for data of
-    one's own (custom_coco, ...) are not, for they have no number of classes of their own, but
-    `get_config` takes them.
+    one's own (custom_coco, custom_folder, ...) are not, for they have no number of classes of
+    their own, but `get_config` takes them.
 
     Args:
         pattern: such as "cascade*_iwin_t_*"; an asterisk stands for anything.
@@ -165,8 +173,9 @@ def _published(name: str) -> Published:
 
 
 def _published_for(key: str) -> Published | None:
-    found = re.fullmatch(r".*/(\w+)_iwin_([tsb])_([13]x)_coco", key)
-    if found is None:
-        return None
-    kind, size, schedule = found.groups()
-    return PUBLISHED.get(f"iwin_{_SIZES[size]}_window7_{kind}_{schedule}_coco")
+    for pattern, weights in _WEIGHTS:
+        found = re.fullmatch(pattern, key.rpartition("/")[2])
+        if found is not None:
+            parts = found.groupdict()
+            return PUBLISHED.get(weights.format(**{**parts, "size": _SIZES[parts["size"]]}))
+    return None
