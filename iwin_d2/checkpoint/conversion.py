@@ -138,8 +138,8 @@ def _content(weights: Weights, found: Fit) -> dict[str, Any]:
     # Views of larger storages would bring these along.
     tensors = {name: tensor.clone() for name, tensor in found.tensors.items()}
     content: dict[str, Any] = {"model": tensors, STAMP: stamp}
-    if weights.classes is not None:
-        content["metadata"] = {"thing_classes": weights.classes}
+    if weights.classes:
+        content["metadata"] = weights.classes
     return content
 
 

@@ -83,17 +83,27 @@ def make_stamp(
     return {**stamp, "window_size": window_size}
 
 
-def class_names(content: Any) -> list[str] | None:
+def class_names(content: Any) -> dict[str, list[str]]:
     """The names of the classes, from this project's metadata or from OpenMMLab's.
 
-    None where the file does not say.
+    Returns:
+        Lists of names by what Detectron2's metadata call them: thing_classes, those of objects, and
+        stuff_classes, those of pixels. Empty where the file does not say.
     """
-    for part, key in (("metadata", "thing_classes"), ("meta", "CLASSES")):
-        section = content.get(part) if isinstance(content, Mapping) else None
-        names = section.get(key) if isinstance(section, Mapping) else None
-        if isinstance(names, (list, tuple)) and names:
-            return [str(name) for name in names]
-    return None
+    found = {kind: _names(content, "metadata", kind) for kind in ("thing_classes", "stuff_classes")}
+    if not any(found.values()):
+        weights = content.get("state_dict") if isinstance(content, Mapping) else None
+        names = list(map(str, weights)) if isinstance(weights, Mapping) else []
+        segments = any(name.startswith("decode_head.") for name in names)
+        kind = "stuff_classes" if segments else "thing_classes"
+        found[kind] = _names(content, "meta", "CLASSES")
+    return {kind: names for kind, names in found.items() if names}
+
+
+def _names(content: Any, part: str, key: str) -> list[str]:
+    section = content.get(part) if isinstance(content, Mapping) else None
+    names = section.get(key) if isinstance(section, Mapping) else None
+    return [str(name) for name in names] if isinstance(names, (list, tuple)) else []
 
 
 def _read_stamp(content: Any, path: str) -> Mapping[str, Any]:

@@ -1,7 +1,7 @@
 """A checkpoint file's weights in this project's names."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,7 @@ class Weights:
         prefix: what stands before the backbone's names; None without an Iwin backbone.
         architecture: what model they are of.
         provenance: where they come from.
-        classes: the names of the classes, None where the file does not say.
+        classes: the names of the classes, as `class_names` gives them.
     """
 
     path: str
@@ -46,7 +46,7 @@ class Weights:
     prefix: str | None
     architecture: Architecture
     provenance: Provenance
-    classes: list[str] | None = None
+    classes: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def shapes(self) -> Shapes:

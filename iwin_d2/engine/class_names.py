@@ -1,6 +1,7 @@
-"""The classes of a trained detector: how many, what they are called, the data set's ids for them.
+"""The classes of a trained model: how many, what they are called, the data set's ids for them.
 
-Known from the checkpoint where it says so, else from the data sets of the config.
+Known from the checkpoint where it says so, else from the data sets of the config. Detectron2's
+metadata call classes of objects `thing_classes` and classes of pixels `stuff_classes`.
 """
 
 import logging
@@ -18,6 +19,7 @@ from ..d2.config import instantiate
 from ..d2.data import DatasetCatalog, Metadata, MetadataCatalog
 from ..data.coco import num_coco_classes
 from ..data.coco_json import read_coco_json, read_single_list
+from ..data.semantic_segmentation.class_file import num_classes
 from ..errors import ConfigError, UserError
 
 __all__ = [
@@ -30,13 +32,20 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
+_KINDS = ("thing_classes", "stuff_classes")
+# What configs count classes with: which kind, the argument that names a file, and what that has.
+_COUNTING = {
+    num_coco_classes: ("thing_classes", "json_file", "the annotations"),
+    num_classes: ("stuff_classes", "classes", "the list of the classes"),
+}
+
 
 def read_checkpoint_metadata(path: str):
     """What a checkpoint says of its classes, None where it says nothing.
 
-    Under "metadata" that is a dict of `thing_classes`, a list of names, and optionally
-    `thing_dataset_id_to_contiguous_id`, a dict from the data set's category ids to class numbers;
-    files of OpenMMLab have names alone.
+    Under "metadata" that is a dict of `thing_classes` or `stuff_classes`, lists of names, and
+    optionally `thing_dataset_id_to_contiguous_id`, a dict from the data set's category ids to class
+    numbers; files of OpenMMLab have names alone.
     """
     try:
         # Mapped, not read: the weights stay on the disk.
@@ -46,12 +55,12 @@ def read_checkpoint_metadata(path: str):
         ids = found.get("thing_dataset_id_to_contiguous_id") or {}
     except Exception:  # may still be fine as weights; whoever loads those says if it is not
         return None
-    if names is None:
+    if not names:
         return None
     return Metadata(
         name=str(path),
-        thing_classes=names,
         thing_dataset_id_to_contiguous_id={int(key): int(value) for key, value in ids.items()},
+        **names,
     )
 
 
@@ -65,43 +74,48 @@ def training_classes(cfg: DictConfig) -> dict[str, Any] | None:
         return None
     if metadata is None:
         return None
-    ids = metadata.get("thing_dataset_id_to_contiguous_id") or {}
-    return {
-        "thing_classes": [str(name) for name in metadata.thing_classes],
-        "thing_dataset_id_to_contiguous_id": {int(key): int(ids[key]) for key in ids},
+    known: dict[str, Any] = {
+        kind: [str(name) for name in metadata.get(kind)] for kind in _KINDS if metadata.get(kind)
     }
+    if "thing_classes" in known:
+        ids = metadata.get("thing_dataset_id_to_contiguous_id") or {}
+        known["thing_dataset_id_to_contiguous_id"] = {int(key): int(ids[key]) for key in ids}
+    return known
 
 
 def settle_num_classes(cfg: DictConfig, metadata=None) -> None:
     """Make sure, before the model is built, that its number of classes is known.
 
     Configs for data of one's own count the categories of the training json
-    (`L(num_coco_classes)(json_file=...)`). Where the checkpoint names its classes, their number
-    takes the place of that, in `cfg`, and no json is needed.
+    (`L(num_coco_classes)(json_file=...)`) or the lines of a class file (`L(num_classes)(...)`).
+    Where the checkpoint names its classes, their number takes the place of that, in `cfg`, and no
+    file is needed.
 
     Args:
         cfg: a config with model.
         metadata: the checkpoint's, or None.
 
     Raises:
-        ConfigError: the json is needed and not at hand; says what to add.
+        ConfigError: the file is needed and not at hand; says what to add.
     """
-    for path, call in _counting_calls(OmegaConf.to_container(cfg.model, resolve=False), ["model"]):
+    model = OmegaConf.to_container(cfg.model, resolve=False)
+    for path, call, function in _counting_calls(model, ["model"]):
+        kind, argument, counted = _COUNTING[function]
         key = ".".join(path)
-        if metadata is not None:
-            OmegaConf.update(cfg, key, len(metadata.thing_classes), merge=False)
+        names = metadata.get(kind) if metadata is not None else None
+        if names:
+            OmegaConf.update(cfg, key, len(names), merge=False)
             continue
         try:
             instantiate(OmegaConf.select(cfg, key))
         except (UserError, OmegaConfBaseException) as error:
-            reference = re.fullmatch(r"\$\{([^.{}][^{}]*)\}", str(call.get("json_file")))
-            setting = reference[1] if reference else f"{key}.json_file"
+            reference = re.fullmatch(r"\$\{([^.{}][^{}]*)\}", str(call.get(argument)))
+            setting = reference[1] if reference else f"{key}.{argument}"
             missing = "Missing mandatory value" in f"{error} {error.__cause__}"
             reason = "is not set" if missing else f"cannot be used ({str(error).rstrip('.')})"
             raise ConfigError(
-                "The model's number of classes is counted in the annotations that it was trained "
-                f"on, but {setting} {reason}: add {setting}=FILE or, without the file, "
-                f"{key}=NUMBER."
+                f"The model's number of classes is counted in {counted} that it was trained on, "
+                f"but {setting} {reason}: add {setting}=FILE or, without the file, {key}=NUMBER."
             ) from error
 
 
@@ -128,19 +142,21 @@ def dataset_ids(metadata) -> dict[int, int]:
     return {contiguous: dataset_id for dataset_id, contiguous in (mapping or {}).items()}
 
 
-def _counting_calls(node: Any, path: list[str]) -> Iterator[tuple[list[str], dict]]:
-    """Find the calls of num_coco_classes in a config, each with its path."""
-    if isinstance(node, dict) and _is_counting(node.get("_target_")):
-        yield path, node
+def _counting_calls(node: Any, path: list[str]) -> Iterator[tuple[list[str], dict, Any]]:
+    """Find the calls in a config that count classes: the path, the call and its function."""
+    function = _counting(node.get("_target_")) if isinstance(node, dict) else None
+    if function is not None:
+        yield path, node, function
     elif isinstance(node, (dict, list)):
         for key, child in node.items() if isinstance(node, dict) else enumerate(node):
             yield from _counting_calls(child, [*path, str(key)])
 
 
-def _is_counting(target: Any) -> bool:
-    if isinstance(target, str) and target.endswith(num_coco_classes.__name__):  # out of yaml
-        target = locate(target)
-    return target is num_coco_classes
+def _counting(target: Any) -> Any:
+    """The function that a call's target is; None for one that counts no classes."""
+    if isinstance(target, str) and target.endswith(tuple(f.__name__ for f in _COUNTING)):
+        target = locate(target)  # out of yaml
+    return next((function for function in _COUNTING if target is function), None)
 
 
 def _dataset_metadata(names: Any):
@@ -148,7 +164,7 @@ def _dataset_metadata(names: Any):
     name = instantiate(names)
     name = name if isinstance(name, str) else name[0]
     metadata = MetadataCatalog.get(name)
-    if not metadata.get("thing_classes") and metadata.get("json_file"):
+    if not _names_classes(metadata) and metadata.get("json_file"):
         # Reading the whole data set would also look for its images, which nobody needs here.
         categories = read_single_list(metadata.json_file, "categories")
         if categories is None:
@@ -159,6 +175,10 @@ def _dataset_metadata(names: Any):
             thing_classes=[str(category["name"]) for category in categories],
             thing_dataset_id_to_contiguous_id={c["id"]: i for i, c in enumerate(categories)},
         )
-    if not metadata.get("thing_classes"):
+    if not _names_classes(metadata):
         DatasetCatalog.get(name)  # many sets fill in their metadata when they are loaded
-    return metadata if metadata.get("thing_classes") else None
+    return metadata if _names_classes(metadata) else None
+
+
+def _names_classes(metadata) -> bool:
+    return any(metadata.get(kind) for kind in _KINDS)

@@ -1,4 +1,4 @@
-"""Training and evaluation of a detector from a lazy config."""
+"""Training and evaluation of a detector or a segmenter from a lazy config."""
 
 import argparse
 import functools
@@ -236,7 +236,7 @@ class _Evaluation:
         return self._consider(self.results)
 
     def _consider(self, results: dict) -> dict[str, float]:
-        # AP is NaN where there is nothing to measure; metrics.json, being JSON, leaves it out.
+        # NaN is what cannot be measured; metrics.json, being JSON, leaves it out.
         flat = {k: v for k, v in flatten_results_dict(results).items() if math.isfinite(v)}
         group = (self._settings.best_metric or "").split("/")[0]
         if self._best and comm.is_main_process() and group in results:

@@ -31,8 +31,8 @@ def explain_out_of_memory(model: nn.Module) -> Iterator[None]:
             raise
         advice = (
             "lower dataloader.train.total_batch_size (train.accumulation_steps makes up for it), "
-            "make images smaller (short_edge_length and max_size of ResizeShortestEdge), set "
-            "train.amp.enabled=True or model.backbone.bottom_up.use_checkpoint=True"
+            "make images smaller (short_edge_length and max_size of ResizeShortestEdge, or "
+            "crop_size), set train.amp.enabled=True or use_checkpoint=True of the backbone"
             if last["training"]
             else "lower the batch size of dataloader.test, or make its images smaller (also by "
             "train.test_time_augmentation.scales, where that is enabled)"

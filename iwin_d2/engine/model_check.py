@@ -50,32 +50,38 @@ def _failed_part(model: nn.Module, error: BaseException) -> str | None:
 
 
 def check_num_classes(model: nn.Module, cfg: DictConfig, part: str) -> None:
-    """Compare the number of classes of a model's ROI heads with that of a data set.
+    """Compare the number of classes of a model's heads with that of a data set.
 
-    To be called after the data set was loaded, for that is when many tell their classes. A model
-    of too few trains its last classes as background, or ends in an error of the GPU that tells
-    nothing.
+    To be called after the data set was loaded, for that is when many tell their classes. A detector
+    of too few trains its last classes as background, and a segmenter ends in an error of the GPU
+    that tells nothing.
 
     Args:
-        model: with or without `roi_heads`.
+        model: with or without `roi_heads` and `sem_seg_head`.
         cfg: the config.
         part: "train" or "test", a part of cfg.dataloader.
 
     Raises:
         ConfigError: they differ.
     """
-    heads = getattr(model, "roi_heads", None)
-    if not isinstance(heads, nn.Module):
-        return
-    for name in dataset_names(cfg, part):
-        classes = MetadataCatalog.get(name).get("thing_classes") if name in DatasetCatalog else None
-        for where, module in heads.named_modules(prefix="model.roi_heads"):
-            count = getattr(module, "num_classes", None)
-            if classes and isinstance(count, int) and count != len(classes):
-                raise ConfigError(
-                    f"{where} is made for {count} classes, but data set {name!r} has "
-                    f"{len(classes)}: set model.roi_heads.num_classes={len(classes)}."
-                )
+    for attribute, kind in (("roi_heads", "thing_classes"), ("sem_seg_head", "stuff_classes")):
+        heads = getattr(model, attribute, None)
+        if isinstance(heads, nn.Module):
+            for name in dataset_names(cfg, part):
+                metadata = MetadataCatalog.get(name) if name in DatasetCatalog else None
+                classes = metadata.get(kind) if metadata is not None else None
+                _check_heads(heads, f"model.{attribute}", name, classes)
+
+
+def _check_heads(heads: nn.Module, where: str, name: str, classes: list[str] | None) -> None:
+    """Raise ConfigError where heads, or a part of them, are for another number of classes."""
+    for place, module in heads.named_modules(prefix=where):
+        count = getattr(module, "num_classes", None)
+        if classes and isinstance(count, int) and count != len(classes):
+            raise ConfigError(
+                f"{place} is made for {count} classes, but data set {name!r} has "
+                f"{len(classes)}: set {where}.num_classes={len(classes)}."
+            )
 
 
 def dataset_names(cfg: DictConfig, part: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The loop that trains a detector."""
+"""The loop that trains a detector or a segmenter."""
 
 import logging
 import math

@@ -21,10 +21,11 @@ from iwin_d2.data.coco import register_coco
 from iwin_d2.data.coco_evaluator import CompletingCOCOEvaluator
 from iwin_d2.data.mapper import DetectionMapper
 from iwin_d2.data.shapes import generate_shapes_dataset
-from iwin_d2.engine import tensorboard
+from iwin_d2.engine import samples as samples_module
 from iwin_d2.engine.detection import do_train
+from iwin_d2.engine.samples import ObjectSamples, make_samples
 from iwin_d2.engine.settings import TrainSettings
-from iwin_d2.engine.tensorboard import PredictionSamples, TensorBoardWriter, make_writers
+from iwin_d2.engine.tensorboard import TensorBoardWriter, make_writers
 from iwin_d2.errors import ConfigError
 
 
@@ -151,7 +152,7 @@ def test_truth_and_confident_predictions_are_in_the_pictures(config, shapes):
     item = {"image_id": 1}
 
     def drawn(kept):
-        samples = PredictionSamples([record], ["a", "b"])
+        samples = ObjectSamples([record], ["a", "b"])
         samples.process([{"image_id": 2}, item], [{"instances": instances[[0]]}, kept])
         assert samples.evaluate() is None
         ((name, picture),) = samples.pictures()
@@ -224,11 +225,11 @@ def test_it_can_be_switched_off(config):
 
 
 def test_no_picture_is_worth_a_training(config, log, monkeypatch):
-    monkeypatch.setattr(tensorboard, "draw_tile", lambda *args: 1 / 0)
+    monkeypatch.setattr(samples_module, "draw_tile", lambda *args: 1 / 0)
     assert do_train(config)["bbox"]
     assert "Sample predictions cannot be drawn (ZeroDivisionError" in log.text
     monkeypatch.setattr(Middle, "detect", lambda self, height, width: None)
-    samples = PredictionSamples([{"image_id": 1, "file_name": "x.png"}], ["a"])
+    samples = ObjectSamples([{"image_id": 1, "file_name": "x.png"}], ["a"])
     samples.process([{"image_id": 1}], [{"panoptic": 1}])
     samples.evaluate()
     assert samples.pictures() == []
@@ -240,12 +241,12 @@ def test_the_predictions_of_all_processes_come_together(monkeypatch, shapes):
         {"file_name": str(shapes / "val" / f"00000{n}.jpg"), "image_id": n, "annotations": []}
         for n in (1, 2)
     ]
-    here, there = (PredictionSamples(records, ["a", "b"]) for _ in range(2))
+    here, there = (ObjectSamples(records, ["a", "b"]) for _ in range(2))
     for samples, number in ((here, 2), (there, 1)):
         instances = Middle().detect(50, 50)
         samples.process([{"image_id": number}], [{"instances": instances}])
     both = [(here._found, here._problem), (there._found, there._problem)]
-    monkeypatch.setattr(tensorboard.comm, "gather", lambda mine: both)
+    monkeypatch.setattr(samples_module.comm, "gather", lambda mine: both)
     here.evaluate()
     assert [name for name, _ in here.pictures()] == ["samples/1_000001", "samples/2_000002"]
     here.reset()
@@ -254,12 +255,12 @@ def test_the_predictions_of_all_processes_come_together(monkeypatch, shapes):
 
 def test_data_sets_without_objects_give_no_pictures(config, log):
     config.train.tensorboard.sample_images = 0
-    assert tensorboard.make_samples(config, 0) is None
+    assert make_samples(config, 0) is None
     config.dataloader.test = L(list)()
-    assert tensorboard.make_samples(config, 2) is None
+    assert make_samples(config, 2) is None
     config.dataloader.test = {"dataset": L(without_annotations)(names="tensorboard_test")}
-    assert tensorboard.make_samples(config, 2) is None
-    assert "the test set is not one of objects" in log.text
+    assert make_samples(config, 2) is None
+    assert "the test set has neither objects nor labels" in log.text
 
 
 def test_settings_that_make_no_sense_are_named(config):

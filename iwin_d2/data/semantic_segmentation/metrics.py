@@ -54,7 +54,7 @@ class SegmentationMetrics:
         iou: float [C], intersection over union of each class.
         accuracy: float [C], the share of the truth's pixels of each class that were found.
         mean_iou: of the classes that occur in the truth or in the predictions; one that is only
-            predicted counts as 0.
+            predicted counts as 0, as in MMSegmentation (Detectron2 leaves it out).
         mean_accuracy: of the classes that occur in the truth.
         weighted_iou: mean IoU, weighted by the truth's pixels.
         pixel_accuracy: the share of all pixels that were found.
