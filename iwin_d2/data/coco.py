@@ -3,23 +3,31 @@
 import functools
 import logging
 import os
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
-from ..d2.data import DatasetCatalog, MetadataCatalog
+from ..d2.data import MetadataCatalog
 from ..errors import DataError
 from .coco_check import check_categories, find_problems
 from .coco_json import read_coco_json, read_single_list
 from .coco_records import coco_records
 from .memory import paused_gc, release_memory, spare_gc
-from .problems import Problem, raise_on_problems
+from .problems import raise_on_problems, warnings_unless_fatal
+from .registry import register, registered_entry
 
 __all__ = ["check_registered", "coco_class_names", "num_coco_classes", "register_coco"]
 
 logger = logging.getLogger(__name__)
 
-# The data sets registered here: name -> everything their loading depends on.
-_REGISTERED: dict[str, tuple] = {}
+
+@dataclass(frozen=True)
+class _Entry:
+    """What the loading of a data set depends on: the arguments of `register_coco`."""
+
+    json_file: str
+    image_root: str
+    same_classes_as: str | None
+    require_objects: bool
+    check_files: str | None
 
 
 def register_coco(
@@ -52,22 +60,15 @@ def register_coco(
         DataError: the name belongs to a data set that was not registered by this function. When
             the data set is loaded: whatever `check_coco` or `check_same_classes` finds.
     """
-    entry = (str(json_file), str(image_root), same_classes_as, require_objects, check_files)
-    if name in DatasetCatalog:
-        if name not in _REGISTERED:
-            raise DataError(
-                f"the data set name {name!r} is already in use by another data set: choose another."
-            )
-        if _REGISTERED[name] == entry:
-            return name
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
-    _REGISTERED[name] = entry
-    DatasetCatalog.register(name, functools.partial(_load, name, *entry))
-    MetadataCatalog.get(name).set(
-        json_file=str(json_file), image_root=str(image_root), evaluator_type="coco"
+    entry = _Entry(str(json_file), str(image_root), same_classes_as, require_objects, check_files)
+    return register(
+        name,
+        entry,
+        functools.partial(_load, name, entry),
+        json_file=entry.json_file,
+        image_root=entry.image_root,
+        evaluator_type="coco",
     )
-    return name
 
 
 def check_registered(name: str) -> None:
@@ -79,65 +80,42 @@ def check_registered(name: str) -> None:
     Raises:
         DataError: as the loading.
     """
-    if name in _REGISTERED:
-        _read_checked(*_REGISTERED[name])
+    entry = registered_entry(name)
+    if isinstance(entry, _Entry):
+        _read_checked(entry)
         release_memory()
 
 
-def _load(name: str, *entry) -> list[dict]:
+def _load(name: str, entry: _Entry) -> list[dict]:
     """Check a data set, then make its records in the framework's format."""
     with paused_gc():
-        data = _read_checked(*entry)
-        json_file, image_root = entry[:2]
-        records, classes, category_numbers = coco_records(data, image_root)
+        data = _read_checked(entry)
+        records, classes, category_numbers = coco_records(data, entry.image_root)
         spare_gc(sum(len(record["annotations"]) for record in records))
     MetadataCatalog.get(name).set(
         thing_classes=classes, thing_dataset_id_to_contiguous_id=category_numbers
     )
-    logger.info("Loaded %d images in COCO format from %s", len(records), json_file)
+    logger.info("Loaded %d images in COCO format from %s", len(records), entry.json_file)
     return records
 
 
-def _read_checked(
-    json_file: str,
-    image_root: str,
-    same_classes_as: str | None,
-    require_objects: bool,
-    check_files: str | None,
-) -> dict:
+def _read_checked(entry: _Entry) -> dict:
     """Parse a json; raise on what is fatal in its data set, log what is not."""
-    data = read_coco_json(json_file)
+    data = read_coco_json(entry.json_file)
     problems = find_problems(
-        data, json_file, image_root, check_files=check_files, require_objects=require_objects
+        data,
+        entry.json_file,
+        entry.image_root,
+        check_files=entry.check_files,
+        require_objects=entry.require_objects,
     )
     with paused_gc():
-        warnings = _raise_on_fatal(problems)
-    if same_classes_as is not None:
-        check_same_classes(same_classes_as, json_file)
-    for first, count in warnings:
-        more = f" ({count - 1} more like this one)" if count > 1 else ""
-        logger.warning("%s%s", first.message, more)
+        warnings = warnings_unless_fatal(problems)
+    if entry.same_classes_as is not None:
+        check_same_classes(entry.same_classes_as, entry.json_file)
+    for warning in warnings:
+        logger.warning("%s", warning)
     return data
-
-
-def _raise_on_fatal(problems: Iterable[Problem]) -> list[tuple[Problem, int]]:
-    """Raise on errors as `raise_on_problems`; return the first warning of each kind, and how many.
-
-    Keeps few of the problems: a large data set may have one in every record.
-    """
-    first: dict[str, Problem] = {}
-    counts = Counter()
-
-    def errors() -> Iterator[Problem]:
-        for problem in problems:
-            if problem.severity == "warning":
-                first.setdefault(problem.kind, problem)
-                counts[problem.kind] += 1
-            else:
-                yield problem
-
-    raise_on_problems(errors())
-    return [(problem, counts[kind]) for kind, problem in first.items()]
 
 
 def check_same_classes(train_json: str, other_json: str) -> None:

@@ -2,24 +2,30 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from PIL import Image
 
 from .problems import Problem
 
 __all__ = [
+    "IMAGE_SUFFIXES",
+    "TURNED",
     "check_image_files",
     "deep_image_problem",
     "diagnose_image",
+    "exif_orientation",
+    "in_threads",
     "inspect_image",
     "unlisted_files",
 ]
 
 _ORIENTATION = 0x0112  # EXIF
-_TURNED = range(5, 9)  # the orientations that swap width and height
-_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
+_PNG_EXIF = ("exif", "Raw profile type exif")
+TURNED = range(5, 9)  # the orientations that swap width and height
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
 # After so many missing files the listings of the folders are believed without a second look.
 _MAX_SECOND_LOOKS = 1000
 _BLOCK = 512  # images handed to the threads at a time
@@ -106,7 +112,7 @@ def _size_findings(
     path: str, image: Image.Image, width: int | None, height: int | None
 ) -> Iterator[Finding]:
     stored = image.size
-    turned = stored[::-1] if _orientation(image) in _TURNED else stored
+    turned = stored[::-1] if exif_orientation(image) in TURNED else stored
     if width is None or height is None or turned == (width, height):
         return
     said = f"{path} is {turned[0]}x{turned[1]} pixels, but the json says {width}x{height}"
@@ -125,7 +131,13 @@ def _size_findings(
         yield "image-size", "error", text
 
 
-def _orientation(image: Image.Image) -> int:
+def exif_orientation(image: Image.Image) -> int:
+    """The EXIF orientation of an open image, 1 to 8; 1 where it has none.
+
+    Of a PNG file that is not decoded yet only what stands before its pixels is looked at.
+    """
+    if image.format == "PNG" and image.tile and image.info.keys().isdisjoint(_PNG_EXIF):
+        return 1
     try:
         return image.getexif().get(_ORIENTATION, 1)
     except Exception:  # broken EXIF comes in many ways and says nothing about the pixels
@@ -234,15 +246,28 @@ def _decode(
         record, path = item
         return inspect_image(path, record.get("width"), record.get("height"))
 
+    for (record, _), findings in in_threads(inspect, present, workers, progress):
+        for kind, severity, text in findings:
+            where = f"{source}: image {record['id']}:"
+            yield Problem(kind, f"{where} {text}.", severity, record["id"])
+
+
+def in_threads(
+    function: Callable[[Any], Any],
+    items: Sequence[Any],
+    workers: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[tuple[Any, Any]]:
+    """Yield each item, in order, with the function's result for it, computed in threads.
+
+    `progress` is told the number of items done and that of all, from time to time.
+    """
     with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
-        for start in range(0, len(present), _BLOCK):
-            block = present[start : start + _BLOCK]
-            for (record, _), findings in zip(block, pool.map(inspect, block)):
-                for kind, severity, text in findings:
-                    where = f"{source}: image {record['id']}:"
-                    yield Problem(kind, f"{where} {text}.", severity, record["id"])
+        for start in range(0, len(items), _BLOCK):
+            block = items[start : start + _BLOCK]
+            yield from zip(block, pool.map(function, block))
             if progress is not None:
-                progress(start + len(block), len(present))
+                progress(start + len(block), len(items))
 
 
 def unlisted_files(images: dict[int, dict], source: str, image_root: str) -> Iterator[Problem]:
@@ -253,6 +278,6 @@ def unlisted_files(images: dict[int, dict], source: str, image_root: str) -> Ite
         used[os.path.normpath(folder)].add(name)
     for folder, names in used.items():
         for name in sorted(_listing(folder) - names):
-            if os.path.splitext(name)[1].lower() in _SUFFIXES:
+            if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:
                 text = f"{os.path.join(folder, name)} is not listed in {source}: it is not used."
                 yield Problem("unlisted", text, "note")

@@ -9,7 +9,7 @@ from ..d2.data.detection_utils import annotations_to_instances
 from ..errors import AugmentationError, DataError, UserError
 from .image_check import deep_image_problem, diagnose_image
 
-__all__ = ["DetectionMapper"]
+__all__ = ["DetectionMapper", "depth_problem", "preparation_error"]
 
 
 class DetectionMapper(DatasetMapper):
@@ -27,7 +27,7 @@ class DetectionMapper(DatasetMapper):
                 `instance_mask_format` names.
             AugmentationError: the image is whole, but something in its preparation fails.
         """
-        problem = self._mask_problem(dataset_dict) or self._depth_problem(dataset_dict)
+        problem = self._mask_problem(dataset_dict) or depth_problem(dataset_dict["file_name"])
         if problem:
             raise DataError(f"image id {dataset_dict.get('image_id')}: {problem}.")
         try:
@@ -35,20 +35,8 @@ class DetectionMapper(DatasetMapper):
         except UserError:
             raise
         except Exception as error:
-            name = dataset_dict["file_name"]
-            width, height = dataset_dict.get("width"), dataset_dict.get("height")
-            problem = diagnose_image(name, width, height)
             identity = f"image id {dataset_dict.get('image_id')}"
-            if problem is not None:
-                raise DataError(f"{identity}: {problem}.") from error
-            # Augmentations can be anybody's, and fail in any way.
-            reason = " ".join([f"{type(error).__name__}:", *str(error).split()]).rstrip(".:")
-            size = f", {width} x {height} pixels" if width and height else ""
-            raise AugmentationError(
-                f"{identity}: {name} cannot be prepared for the model ({reason}{size}): check the "
-                f"image, its objects, and dataloader.{'train' if self.is_train else 'test'}.mapper "
-                "with its augmentations (IWIN_D2_TRACEBACK=1 shows where)."
-            ) from error
+            raise preparation_error(identity, dataset_dict, error, self.is_train) from error
 
     def check_records(self, records: Iterable[dict]) -> None:
         """Check, without reading images, that the records' masks can be trained as configured.
@@ -73,15 +61,6 @@ class DetectionMapper(DatasetMapper):
             [], image_shape, mask_format=self.instance_mask_format
         )
 
-    def _depth_problem(self, dataset_dict: dict) -> str | None:
-        """Whether training would see only a part of the image's range, as Pillow converts it."""
-        try:
-            # The header alone, which costs little beside the decoding.
-            with Image.open(dataset_dict["file_name"]) as image:
-                return deep_image_problem(dataset_dict["file_name"], image)
-        except Exception:  # the reading proper says what is wrong
-            return None
-
     def _mask_problem(self, dataset_dict: dict) -> str | None:
         """What keeps the masks of a record from being trained on, None if all is well."""
         if not (self.is_train and self.use_instance_mask):
@@ -101,3 +80,38 @@ class DetectionMapper(DatasetMapper):
                 "dataloader.train.mapper.instance_mask_format=bitmask"
             )
         return None
+
+
+def depth_problem(path: str) -> str | None:
+    """Whether training would see only a part of an image file's range, as Pillow converts it."""
+    try:
+        # The header alone, which costs little beside the decoding.
+        with Image.open(path) as image:
+            return deep_image_problem(path, image)
+    except Exception:  # the reading proper says what is wrong
+        return None
+
+
+def preparation_error(
+    identity: str, record: dict, error: Exception, is_train: bool
+) -> DataError | AugmentationError:
+    """What to raise where a record could not be mapped: the image's fault, or the augmentations'.
+
+    Args:
+        identity: which image it is, to begin the sentence with.
+        record: with file_name and, if they are known, width and height.
+        error: what was raised.
+        is_train: of the mapper.
+    """
+    name, width, height = record["file_name"], record.get("width"), record.get("height")
+    problem = diagnose_image(name, width, height)
+    if problem is not None:
+        return DataError(f"{identity}: {problem}.")
+    # Augmentations can be anybody's, and fail in any way.
+    reason = " ".join([f"{type(error).__name__}:", *str(error).split()]).rstrip(".:")
+    size = f", {width} x {height} pixels" if width and height else ""
+    return AugmentationError(
+        f"{identity}: {name} cannot be prepared for the model ({reason}{size}): check the "
+        f"image, its objects, and dataloader.{'train' if is_train else 'test'}.mapper "
+        "with its augmentations (IWIN_D2_TRACEBACK=1 shows where)."
+    )
