@@ -19,8 +19,8 @@ from .segment_legend import Entry, LegendGrid
 __all__ = ["DetectionReport", "Report", "SegmentationReport", "Shown", "make_report"]
 
 _THRESHOLD = 0.5
-_MOST_ENTRIES = 60  # of a legend; models that have not learnt much find a bit of everything
-_VIDEO_LINES = 4  # of a legend below a video
+_MOST_ENTRIES = 40  # of a legend; models that have not learnt much find a bit of everything
+_VIDEO_LINES = 5  # of a legend below a video
 
 Names = Sequence[str] | None
 

@@ -14,6 +14,7 @@ __all__ = ["Entry", "LegendGrid"]
 
 _PAD, _LINE, _SWATCH, _LETTERS = 12, 24, 14, 14  # pixels below a picture of up to _WIDTH pixels
 _WIDTH = 900
+_LONGEST = 170  # pixels of a name; longer ones are cut
 _WIDEST_VALUE = "100.0 %"
 
 
@@ -45,20 +46,20 @@ class LegendGrid:
 
         Args:
             width: of the picture in pixels.
-            names: the longest of them has to fit into a column, if the picture is wide enough.
+            names: the longest of them has to fit into a column, unless it is very long.
         """
         self._width = width
         self._unit = max(width / _WIDTH, 1.0)
         self._font = load_font(round(_LETTERS * self._unit))
         self._value = math.ceil(self._font.getlength(_WIDEST_VALUE))
-        self._swatch, pad = round(_SWATCH * self._unit), round(_PAD * self._unit)
-        around = self._swatch + 2 * pad + self._value  # gaps behind the square and behind the value
+        self._swatch, self._pad = round(_SWATCH * self._unit), round(_PAD * self._unit)
+        self._line, self._gap = round(_LINE * self._unit), round(_PAD * self._unit / 2)
         longest = max((math.ceil(self._font.getlength(name)) for name in names), default=0)
-        room = max(width - pad, 1)
-        self.columns = max(room // (around + longest + pad), 1)
-        self._column = min(around + longest + pad, room)
-        self._name = max(self._column - around - pad // 2, 1)
-        self._pad, self._line = pad, round(_LINE * self._unit)
+        around = self._swatch + 3 * self._gap + self._value + self._pad
+        room = max(width - self._pad, 1)
+        self._column = min(around + min(longest, round(_LONGEST * self._unit)), room)
+        self.columns = max(room // self._column, 1)
+        self._name = max(self._column - around, 1)
 
     def lines(self, count: int) -> int:
         """How many lines so many entries take."""
@@ -75,11 +76,11 @@ class LegendGrid:
             RGB, uint8 [h, width, 3]; h depends on the number of lines alone.
         """
         lines = self.lines(len(entries)) if lines is None else lines
-        strip = Image.new("RGB", (self._width, lines * self._line + self._pad), PAPER)
+        strip = Image.new("RGB", (self._width, lines * self._line + 2 * self._gap), PAPER)
         draw = ImageDraw.Draw(strip)
         for number, entry in enumerate(entries[: lines * self.columns]):
             line, column = divmod(number, self.columns)
-            x, y = self._pad + column * self._column, self._pad // 2 + line * self._line
+            x, y = self._pad + column * self._column, self._gap + line * self._line
             self._draw_entry(draw, entry, x, y)
         return np.asarray(strip)
 
@@ -92,8 +93,8 @@ class LegendGrid:
         else:
             draw.rectangle(box, fill=fill)
         name = cut_text(entry.name, self._font, self._name)
-        left = x + side + self._pad // 2
+        left = x + side + self._gap
         ink = FAINT if entry.faint else INK
         draw.text((left, middle), name, font=self._font, fill=ink, anchor="lm")
-        right = left + self._name + self._value
+        right = left + self._name + self._gap + self._value
         draw.text((right, middle), entry.value, font=self._font, fill=FAINT, anchor="rm")
