@@ -35,10 +35,20 @@ train = {
     # After each evaluation, the predictions on so many images of the test set are drawn there.
     "tensorboard": {"enabled": True, "sample_images": 4},
     # Evaluate and predict on several views of each image. The scales are relative to what
-    # dataloader.test makes of it: for a short side of 800, these are 400, 500, ..., 1200.
+    # dataloader.test makes of it: for a short side of 800, these are 400, 500, ..., 1200. They are
+    # a detector's; configs/common/semantic_segmentation.py has those of segmenters.
     "test_time_augmentation": {
         "enabled": False,
         "scales": [0.5, 0.625, 0.75, 0.875, 1.0, 1.125, 1.25, 1.375, 1.5],
         "flip": True,
+    },
+    # Segmenters: evaluate and predict in windows of that height and width, in pixels of what
+    # dataloader.test makes of an image, and the mean where they overlap; memory does not depend on
+    # the image's size. So many windows are one batch (None: what suits the device).
+    "sliding_window": {
+        "enabled": False,
+        "window": [512, 512],
+        "stride": [341, 341],
+        "batch_size": None,
     },
 }

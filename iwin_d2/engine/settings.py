@@ -12,7 +12,7 @@ from ..checkpoint.options import make_options
 from ..errors import ConfigError
 from ..modeling.tta import SCALES
 
-__all__ = ["TTASettings", "TrainSettings"]
+__all__ = ["SlidingWindowSettings", "TTASettings", "TrainSettings"]
 
 _DTYPES = {
     "float16": torch.float16,
@@ -70,6 +70,7 @@ class TrainSettings:
         section = _Section(train)
         _check_common(section)
         TTASettings.read(train)
+        SlidingWindowSettings.read(train)
         ema = section.flag("ema.enabled")
         return cls(
             amp=section.flag("amp.enabled"),
@@ -90,7 +91,7 @@ class TrainSettings:
 
 @dataclass(frozen=True)
 class TTASettings:
-    """How a detector is evaluated and predicts with test-time augmentation.
+    """How a model is evaluated and predicts with test-time augmentation.
 
     Attributes:
         scales: the sizes in which it sees an image, relative to what dataloader.test makes of it.
@@ -114,6 +115,39 @@ class TTASettings:
             scales=section.numbers("test_time_augmentation.scales", SCALES, low=0),
             flip=section.flag("test_time_augmentation.flip", default=True),
         )
+
+
+@dataclass(frozen=True)
+class SlidingWindowSettings:
+    """How a segmenter is evaluated and predicts window by window.
+
+    Attributes:
+        window: height and width of a window in pixels of what dataloader.test makes of an image.
+        stride: from one window to the next, down and to the right; no more than the window.
+        batch_size: windows in one pass of the model; None for what suits the device.
+    """
+
+    window: tuple[int, int]
+    stride: tuple[int, int]
+    batch_size: int | None
+
+    @classmethod
+    def read(cls, train: DictConfig | None) -> "SlidingWindowSettings | None":
+        """Read a config's `train` section; None where it does not ask for sliding windows.
+
+        Raises:
+            ConfigError: for a value that makes no sense.
+        """
+        section = _Section(train if train is not None else DictConfig({}))
+        if not section.flag("sliding_window.enabled"):
+            return None
+        window, stride = (section.sides(f"sliding_window.{key}") for key in ("window", "stride"))
+        if any(step > side for step, side in zip(stride, window)):
+            raise ConfigError(
+                f"train.sliding_window.stride={list(stride)} leaves pixels that no window of "
+                f"{list(window)} sees: set it to no more than the window."
+            )
+        return cls(window, stride, section.count("sliding_window.batch_size", None, low=1))
 
 
 def _check_common(section: "_Section") -> None:
@@ -194,6 +228,14 @@ class _Section:
         if not listed or not all(type(v) in (int, float) and low < v < math.inf for v in listed):
             raise self._wrong(path, values, f"a list of numbers above {low}")
         return tuple(float(value) for value in listed)
+
+    def sides(self, path: str) -> tuple[int, int]:
+        """A height and a width; one number is both."""
+        value = self._get(path)
+        both = list(value) if isinstance(value, ListConfig) else [value, value]
+        if len(both) != 2 or not all(type(side) is int and side >= 1 for side in both):
+            raise self._wrong(path, value, "two whole numbers, height and width, 1 or more each")
+        return both[0], both[1]
 
     def text(self, path: str) -> str | None:
         value = self._get(path)

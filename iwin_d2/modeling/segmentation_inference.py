@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..d2.modeling import SemanticSegmentor
 from ..d2.structures import ImageList
 from ..errors import ConfigError
-from .sliding_windows import Axis, cut, join
+from .sliding_windows import Axis, cut
 from .tta import View
 
-__all__ = ["SegmenterInference", "predicted_labels"]
+__all__ = ["SegmenterInference", "is_plain_segmenter", "is_segmenter", "predicted_labels"]
 
 _TILE = 128  # pixels of the output, of either side, that scores are computed of at a time
 _ACROSS = 8  # windows in a row of them that are held, unless more lie over one pixel
@@ -196,21 +197,21 @@ class SegmenterInference(nn.Module):
         upright = len(views[0].columns.starts) <= len(views[0].rows.starts)
         across, along = (1, 0) if upright else (0, 1)
 
-        def few(side: int, pieces: slice, least: int = 0) -> bool:
+        def few(side: int, pixels: slice, least: int = 0) -> bool:
             return all(
-                len(view.needed(side, pieces)) <= max(view.axes[side].depth + 1, least)
+                len(view.needed(side, pixels)) <= max(view.axes[side].depth + 1, least)
                 for view in views
             )
 
-        bands, pieces = (
-            cut(views[0].axes[side].output, _TILE, partial(few, side)) for side in (along, across)
-        )
-        for stripe in join(pieces, partial(few, across, least=_ACROSS)):
-            whole = slice(stripe[0].start, stripe[-1].stop)
+        whole = [slice(0, axis.output) for axis in views[0].axes]
+        bands = cut(whole[along], _TILE, partial(few, along))
+        length = views[0].axes[across].output
+        for stripe in cut(whole[across], length, partial(few, across, least=_ACROSS)):
+            pieces = cut(stripe, _TILE, partial(few, across))
             for band in bands:
                 for view in views:
-                    self._hold(view, *((band, whole) if upright else (whole, band)))
-                for piece in stripe:
+                    self._hold(view, *((band, stripe) if upright else (stripe, band)))
+                for piece in pieces:
                     yield (band, piece) if upright else (piece, band)
             for view in views:
                 view.held.clear()
@@ -328,16 +329,32 @@ class _SeenImage:
         return slice(self.columns.output - columns.stop, self.columns.output - columns.start)
 
 
+def is_segmenter(model: nn.Module) -> bool:
+    """Whether a model does semantic segmentation, and that alone."""
+    return _has(model, "sem_seg_head") and not _has(model, "roi_heads")
+
+
+def is_plain_segmenter(model: nn.Module) -> bool:
+    """Whether a model works as a `SemanticSegmentor` does, with whatever backbone and head."""
+    return (
+        isinstance(model, SemanticSegmentor)
+        and type(model).forward is SemanticSegmentor.forward
+        and is_segmenter(model)
+    )
+
+
+def _has(model: nn.Module, part: str) -> bool:
+    return getattr(model, part, None) is not None
+
+
 def _check_supported(model: nn.Module) -> None:
     """Raise ConfigError for a model that does not work as `SegmenterInference` takes it to."""
-    wanted = ("backbone", "sem_seg_head", "pixel_mean", "pixel_std")
-    if getattr(model, "roi_heads", None) is None and all(hasattr(model, x) for x in wanted):
-        return
-    raise ConfigError(
-        "Sliding windows and several views of a segmenter are for a SemanticSegmentor, but the "
-        f"model is a {type(model).__name__}: set train.sliding_window.enabled=False and "
-        "train.test_time_augmentation.enabled=False."
-    )
+    if not is_plain_segmenter(model):
+        raise ConfigError(
+            "Sliding windows and several views of a segmenter are for a SemanticSegmentor, but the "
+            f"model is a {type(model).__name__}: set train.sliding_window.enabled=False and "
+            "train.test_time_augmentation.enabled=False."
+        )
 
 
 def _pair(name: str, value: int | Sequence[int]) -> Size:

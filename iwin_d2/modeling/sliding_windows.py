@@ -7,12 +7,14 @@ logits to rows of the output, for each column one for the columns, and any recta
 can be computed by itself, without the upsampled maps.
 """
 
-from collections.abc import Callable, Sequence
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-__all__ = ["Axis", "cut", "join"]
+__all__ = ["Axis", "cut"]
 
 
 class Axis:
@@ -40,11 +42,14 @@ class Axis:
 
     def needed(self, pixels: slice) -> range:
         """The windows, by number, that these pixels of the output depend on."""
-        ends = torch.tensor([pixels.start, pixels.stop - 1])
-        near, far, share = _taps(ends, self.output, self.length)
-        first, last = int(near[0]), int(far[1] if share[1] > 0 else near[1])
-        begin = torch.searchsorted(self._starts, first - self.window, right=True)
-        return range(int(begin), int(torch.searchsorted(self._starts, last, right=True)))
+        first = int(self._place(pixels.start))
+        last = min(math.ceil(self._place(pixels.stop - 1)), self.length - 1)
+        begin = bisect_right(self.starts, first - self.window)
+        return range(begin, bisect_right(self.starts, last))
+
+    def _place(self, pixel: int) -> float:
+        """Where in the image, counted in pixels, a pixel of the output takes its value."""
+        return max((pixel + 0.5) * (self.length / self.output) - 0.5, 0.0)
 
     def matrix(
         self, window: int, pixels: slice, logits: int, padded: int, device: torch.device
@@ -101,24 +106,15 @@ def _taps(positions: Tensor, length: int, source: int) -> tuple[Tensor, Tensor, 
     return near, (near + 1).clamp(max=source - 1), places - near
 
 
-def cut(length: int, size: int, fits: Callable[[slice], bool]) -> list[slice]:
-    """Cut so many pixels into pieces of up to `size` that fit; one pixel alone always does."""
-    pieces, start = [], 0
-    while start < length:
-        piece = slice(start, min(start + size, length))
-        while piece.stop - start > 1 and not fits(piece):
-            piece = slice(start, start + (piece.stop - start) // 2)
-        pieces.append(piece)
-        start = piece.stop
+def cut(pixels: slice, size: int, fits: Callable[[slice], bool]) -> list[slice]:
+    """Cut pixels into pieces of up to `size`, each the longest that fits; one pixel always does.
+
+    Whatever is part of a piece that fits must fit, too.
+    """
+    pieces, start = [], pixels.start
+    while start < pixels.stop:
+        stops = range(start + 2, min(start + size, pixels.stop) + 1)
+        count = bisect_left(stops, True, key=lambda stop: not fits(slice(start, stop)))
+        pieces.append(slice(start, start + 1 + count))
+        start = pieces[-1].stop
     return pieces
-
-
-def join(pieces: Sequence[slice], fits: Callable[[slice], bool]) -> list[list[slice]]:
-    """Put pieces in their order into groups that fit as a whole; one piece alone always does."""
-    groups: list[list[slice]] = []
-    for piece in pieces:
-        if groups and fits(slice(groups[-1][0].start, piece.stop)):
-            groups[-1].append(piece)
-        else:
-            groups.append([piece])
-    return groups

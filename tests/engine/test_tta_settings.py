@@ -254,7 +254,7 @@ def test_little_memory_names_the_scales(predictors, monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     for predictor, named in ((augmented, True), (plain, False)):
-        monkeypatch.setattr(type(predictor._detector), "forward", too_large)
+        monkeypatch.setattr(type(predictor._evaluated), "forward", too_large)
         with pytest.raises(ConfigError, match="too little memory") as caught:
             predictor(picture(60, 80))
         assert ("or train.test_time_augmentation.scales." in str(caught.value)) is named
