@@ -10,6 +10,7 @@ import traceback
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import nn
 
 from iwin_d2.d2.config import LazyConfig, instantiate
@@ -20,6 +21,7 @@ from iwin_d2.d2.evaluation import COCOEvaluator, inference_on_dataset
 from iwin_d2.d2.structures import BitMasks, Boxes, Instances
 from iwin_d2.d2.utils import comm
 from iwin_d2.d2.utils.events import EventStorage
+from iwin_d2.data.semantic_segmentation.evaluator import SegmentationEvaluator
 from iwin_d2.modeling.sync_batch_norm import convert_sync_batch_norm
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -301,6 +303,57 @@ def evaluation(folder):
     return results
 
 
+CLASSES = ["wall", "floor", "door"]
+
+
+def write_labels(folder):
+    """Label files of 5 images of different sizes; the share of pixels to ignore grows."""
+    generator = torch.Generator().manual_seed(1)
+    for i in range(max(EVALUATION_SIZES)):
+        labels = torch.randint(0, len(CLASSES), (20 + i, 30 - i), generator=generator)
+        labels[torch.rand(labels.shape, generator=generator) < 0.2 * i] = 255
+        Image.fromarray(labels.to(torch.uint8).numpy()).save(Path(folder, f"{i}.png"))
+
+
+class Guesser(nn.Module):
+    """Gives the pixels of an image classes, as it happens, but the same in every process."""
+
+    def forward(self, batch):
+        return [{"sem_seg_labels": self.guess(item)} for item in batch]
+
+    def guess(self, item):
+        generator = torch.Generator().manual_seed(int(item["image_id"]))
+        size = item["height"], item["width"]
+        return torch.randint(0, len(CLASSES), size, generator=generator)
+
+
+def segmentation(folder):
+    """Results, what was written, and how many images this process had."""
+    results = {}
+    for size in EVALUATION_SIZES:
+        name = f"distributed_labels_{size}"
+        MetadataCatalog.get(name).set(stuff_classes=CLASSES)
+        records = [
+            {
+                "file_name": f"{i}.jpg",
+                "sem_seg_file_name": str(Path(folder, f"{i}.png")),
+                "image_id": str(i),
+                "height": 20 + i,
+                "width": 30 - i,
+            }
+            for i in range(size)
+        ]
+        loader = build_detection_test_loader(records, mapper=dict)
+        output = Path(folder, f"segmentation_{size}_{comm.get_world_size()}")
+        evaluator = SegmentationEvaluator(name, output_dir=str(output), save_labels=True)
+        found = inference_on_dataset(Guesser(), loader, evaluator)
+        alone = SegmentationEvaluator(name, distributed=False)
+        part = inference_on_dataset(Guesser(), loader, alone)
+        results[size] = {"results": dict(found), "own": dict(part), "images": len(loader)}
+        MetadataCatalog.remove(name)
+    return results
+
+
 @contextlib.contextmanager
 def registered(name, path):
     register_coco_instances(name, {}, str(path), "")
@@ -313,5 +366,6 @@ def registered(name, path):
 
 
 CHECKS = {
-    check.__name__: check for check in (communication, batch_norm, conversion, cascade, evaluation)
+    check.__name__: check
+    for check in (communication, batch_norm, conversion, cascade, evaluation, segmentation)
 }

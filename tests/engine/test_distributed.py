@@ -18,6 +18,7 @@ def found(tmp_path_factory):
     """What each of two processes found, by the name of the check."""
     folder = tmp_path_factory.mktemp("distributed")
     checks.write_annotations(folder)
+    checks.write_labels(folder)
     assert launch(checks.run_all, WORLD_SIZE, args=(str(folder),)) == [0, 1]
     ranks = [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(WORLD_SIZE)]
 
@@ -173,3 +174,24 @@ def test_evaluation_gathers_uneven_shares(found, size, masks):
         assert 20 < alone["bbox"]["AP"] < 99
     for task, metrics in alone.items():
         assert first["results"][task] == pytest.approx(metrics, nan_ok=True, abs=0)
+
+
+@pytest.mark.parametrize("size", checks.EVALUATION_SIZES)
+def test_evaluation_of_segmentation_counts_uneven_shares_together(found, size):
+    first, second = (result[size] for result in found("segmentation"))
+    assert (first["images"], second["images"]) == ((size + 1) // 2, size // 2)
+    assert second["results"] == {}
+    alone = checks.segmentation(found.folder)[size]["results"]["sem_seg"]
+    assert 5 < alone["mIoU"] < 50
+    assert first["results"]["sem_seg"] == alone  # to the bit
+    if size > 1:
+        assert first["own"]["sem_seg"] != alone != second["own"]["sem_seg"]
+    else:
+        assert first["own"]["sem_seg"] == alone and second["own"] == {}
+
+    folders = [found.folder / f"segmentation_{size}_{world}" for world in (1, WORLD_SIZE)]
+    one, several = (
+        {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.*")}
+        for folder in folders
+    )
+    assert len(one) == 4 + size and one == several
