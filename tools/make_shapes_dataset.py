@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""Generate the shapes data set: textured shapes with COCO instance annotations.
+"""Generate the shapes data set: textured shapes, with COCO instance annotations or label images.
 
 tools/make_shapes_dataset.py datasets/shapes --num-train 300 --num-val 60
+tools/make_shapes_dataset.py datasets/segments --task semantic_segmentation
 """
 
 import argparse
 import sys
 
+from iwin_d2.data.segmentation_shapes import generate_segmentation_dataset
 from iwin_d2.data.shapes import generate_shapes_dataset
 from iwin_d2.engine.cli import run_tool
 
@@ -17,6 +19,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("root", metavar="DIR", help="the folder to create")
+    parser.add_argument(
+        "--task",
+        choices=("detection", "semantic_segmentation"),
+        default="detection",
+        help="what the annotations are for (%(default)s)",
+    )
     parser.add_argument("--num-train", type=int, default=300, help="training images")
     parser.add_argument("--num-val", type=int, default=60, help="held-out images")
     parser.add_argument(
@@ -39,11 +47,16 @@ def main(argv: list[str] | None = None) -> None:
         UserError: for everything that the person can put right.
     """
     args = parse_args(argv)
-    paths = generate_shapes_dataset(
-        args.root, args.num_train, args.num_val, tuple(args.image_size), args.seed, args.force
-    )
-    print(f"training: {paths.train_json}, images in {paths.train_images}")
-    print(f"held out: {paths.val_json}, images in {paths.val_images}")
+    size = (args.num_train, args.num_val, tuple(args.image_size))
+    if args.task == "detection":
+        paths = generate_shapes_dataset(args.root, *size, args.seed, args.force)
+        print(f"training: {paths.train_json}, images in {paths.train_images}")
+        print(f"held out: {paths.val_json}, images in {paths.val_images}")
+        return
+    paths = generate_segmentation_dataset(args.root, *size, args.seed, args.force)
+    print(f"training: images in {paths.train_images}, labels in {paths.train_labels}")
+    print(f"held out: images in {paths.val_images}, labels in {paths.val_labels}")
+    print(f"classes: {paths.classes}")
 
 
 if __name__ == "__main__":

@@ -74,6 +74,17 @@ def test_the_shapes_command_says_where_everything_lies(tmp_path, capsys):
         assert len(list((tmp_path / "shapes" / split).glob("*.jpg"))) == count
 
 
+def test_the_shapes_of_segmentation(tmp_path, capsys):
+    arguments = ("--task", "semantic_segmentation", "--num-train", 2, "--num-val", 3)
+    run("make_shapes_dataset", tmp_path / "segments", *arguments, "--image-size", 64, 80)
+    printed = capsys.readouterr().out
+    assert str(tmp_path / "segments" / "classes.txt") in printed
+    for split, count in (("training", 2), ("validation", 3)):
+        for kind in ("images", "annotations"):
+            folder = tmp_path / "segments" / kind / split
+            assert str(folder) in printed and len(list(folder.iterdir())) == count
+
+
 def test_a_user_error_is_one_sentence_and_status_1(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     tool = [sys.executable, TOOLS / "make_shapes_dataset.py", tmp_path]
