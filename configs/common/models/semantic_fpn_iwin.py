@@ -1,4 +1,4 @@
-"""Semantic FPN on an Iwin-T backbone: a feature pyramid and Detectron2's head, a lighter UPerNet."""
+"""Semantic FPN on an Iwin-T backbone: a feature pyramid and Detectron2's head on it."""
 
 from iwin_d2.d2.config import LazyCall as L
 from iwin_d2.d2.layers import ShapeSpec

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...d2.layers import Conv2d
+from ...ops.linear import linear
 from ..untouched import is_untouched
 from .head import resize
 
@@ -42,12 +43,14 @@ def conv_of_upsampled(conv: nn.Module, maps: Sequence[Tensor]) -> Tensor:
         size = first.shape[-2:]
         return conv(torch.cat([first, *(resize(x, size) for x in others)], dim=1))
     weights = conv.weight.split([x.shape[1] for x in maps], dim=1)
-    first = first.contiguous(memory_format=torch.channels_last)
-    total = F.conv2d(first, weights[0], conv.bias, padding=1)
-    shape = total.permute(0, 2, 3, 1).shape  # B, H, W, C, as they lie in memory
-    total = total.permute(0, 2, 3, 1).reshape(shape[0], shape[1], -1)
+    total = F.conv2d(_channels_last(first), weights[0], conv.bias, padding=1)
+    total = total.permute(0, 2, 3, 1)  # as it lies in memory
+    shape = total.shape
+    total = total.reshape(*shape[:2], -1)
+    if total.requires_grad:
+        total = total.clone()  # no view, which would be dear to change in place
     for x, weight in zip(others, weights[1:]):
-        total = _add_upsampled(total, x, weight, shape)
+        _add_upsampled(total, x.permute(0, 2, 3, 1), weight, width=shape[2])
     total = total.view(shape).permute(0, 3, 1, 2)
     if conv.norm is not None:
         total = conv.norm(total)
@@ -76,25 +79,28 @@ def _can_split(conv: nn.Module, maps: Sequence[Tensor]) -> bool:
     )
 
 
-def _add_upsampled(total: Tensor, x: Tensor, weight: Tensor, shape: Sequence[int]) -> Tensor:
-    """Add conv(up(x)) to the sum.
+def _add_upsampled(total: Tensor, x: Tensor, weight: Tensor, width: int) -> None:
+    """Add conv(up(x)) to the sum, in place.
 
     Args:
         total: Tensor[B, H, W * C].
-        x: Tensor[B, Ci, h, w].
+        x: Tensor[B, h, w, Ci].
         weight: Tensor[C, Ci, 3, 3].
-        shape: (B, H, W, C).
+        width: W.
     """
-    batch, height, width, channels = shape
-    rows, columns = (_upsampling(n, m, x) for n, m in zip(x.shape[-2:], (height, width)))
+    batch, height, cells, channels = x.shape
+    rows = _upsampling(height, total.shape[1], x)
+    columns = _upsampling(cells, width, x)
     # Taps of a row lie beside each other, for each cell: one matrix makes a row of them all.
-    columns = columns.permute(1, 2, 0).reshape(1, width, -1)
-    x = x.permute(0, 2, 3, 1)
+    columns = columns.permute(1, 2, 0).reshape(1, width, -1).expand(batch * height, -1, -1)
     for row, taps in zip(rows, weight.permute(2, 3, 0, 1)):
-        mixed = F.linear(x, taps.reshape(-1, x.shape[-1])).view(batch * x.shape[1], -1, channels)
-        wide = torch.bmm(columns.expand(len(mixed), -1, -1), mixed).view(batch, x.shape[1], -1)
-        total = torch.baddbmm(total, row.expand(batch, -1, -1), wide)
-    return total
+        mixed = linear(x, taps.reshape(-1, channels)).view(batch * height, cells * _TAPS, -1)
+        wide = torch.bmm(columns, mixed).view(batch, height, -1)
+        total.baddbmm_(row.expand(batch, -1, -1), wide)
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 def _upsampling(small: int, large: int, like: Tensor) -> Tensor:
