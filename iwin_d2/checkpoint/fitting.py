@@ -5,8 +5,15 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
-from .class_change import adapt_channels, is_class_tensor, is_patch_embedding, map_classes
-from .layouts import is_backbone_name
+from .class_change import (
+    adapt_channels,
+    inflate,
+    interpolate_time,
+    is_class_tensor,
+    is_patch_embedding,
+    map_classes,
+)
+from .layouts import is_backbone_name, is_final_norm, is_time_embedding
 from .misfits import check_heads, check_left_out, check_models, check_names, is_left_out
 from .options import LoadOptions
 from .target import Target
@@ -53,6 +60,7 @@ def fit(
     - of a classifier or a backbone alone, and with `part="backbone"`, the backbone is taken, and
       the rest of the model stays as it is;
     - a model that is a backbone alone takes that of any file;
+    - the backbone of an image model starts that of a video model, inflated;
     - stages that the model's backbone does not go as far as are not needed;
     - `options` say otherwise.
 
@@ -120,11 +128,17 @@ class _Matcher:
         names = self.weights.tensors
         if self.backbone_only:
             of_backbone = () if theirs is None else names
-            return {
+            places = {
                 f"{prefix}{name.removeprefix(theirs)}": name
                 for name in of_backbone
-                if is_backbone_name(name, theirs)
+                if is_backbone_name(name, theirs) or is_final_norm(name, theirs)
                 for prefix in ours
+            }
+            # Only classifiers and backbones for video have a final norm.
+            return {
+                place: name
+                for place, name in places.items()
+                if place in self.target.state or not is_final_norm(name, theirs)
             }
         if theirs is None or theirs in ours or len(ours) != 1:
             return {name: name for name in names}
@@ -157,10 +171,22 @@ class _Matcher:
             result.misshapen[name] = f"{name} {shapes}"
 
     def _changed(self, name: str, tensor: Tensor, fresh: Tensor) -> Tensor:
-        """A tensor with the classes and channels that the options ask for."""
+        """A tensor with the classes, channels and frames that are asked for."""
         if is_class_tensor(name) and not isinstance(self.options.classes, str):
             mapped = map_classes(name, tensor, fresh, self.options.classes)
             return tensor if mapped is None else mapped
+        if is_patch_embedding(name) and (tensor.dim(), fresh.dim()) == (4, 5):
+            frames = fresh.shape[2]
+            tensor = inflate(tensor, frames)
+            self.result.notes.append(
+                f"inflated: the weights of the patches are repeated over {frames} frames and "
+                f"divided by {frames}, for {self.weights.path} is of an image model"
+            )
+        if _is_of_other_length(name, tensor, fresh):
+            tensor = interpolate_time(tensor, fresh.shape[2])
+            self.result.notes.append(
+                f"the time embedding is interpolated to {fresh.shape[2]} steps of time"
+            )
         adapts = is_patch_embedding(name) and self.options.channels == "adapt"
         if adapts and tensor.dim() == fresh.dim() and tensor.shape[1] not in (0, fresh.shape[1]):
             return adapt_channels(tensor, fresh.shape[1])
@@ -174,8 +200,15 @@ class _Matcher:
             self.result.anew[name] = "not of the backbone"
         elif self.backbone_only and _is_output_norm(name) and self._is_classifier():
             self.result.anew[name] = "none in a classifier"
+        elif self.backbone_only and is_time_embedding(name) and not self.weights.is_of_video:
+            self.result.anew[name] = "none in an image model"
+        elif self.backbone_only and self._is_final_norm(name) and not self._is_classifier():
+            self.result.anew[name] = "none in a backbone with norms of its outputs"
         else:
             self.result.missing.append(name)
+
+    def _is_final_norm(self, name: str) -> bool:
+        return any(is_final_norm(name, prefix) for prefix in self.target.prefixes)
 
     def _is_classifier(self) -> bool:
         """Whether the file has no norms behind single stages."""
@@ -184,3 +217,12 @@ class _Matcher:
 
 def _is_output_norm(name: str) -> bool:
     return bool(re.search(r"(^|\.)norm\d\.", name)) and ".blocks." not in name
+
+
+def _is_of_other_length(name: str, tensor: Tensor, fresh: Tensor) -> bool:
+    """Whether a tensor is a time embedding for clips of another length."""
+    shapes = (tuple(tensor.shape), tuple(fresh.shape))
+    if not is_time_embedding(name) or {len(shape) for shape in shapes} != {5}:
+        return False
+    (*_, theirs, _, _), (*_, ours, _, _) = shapes
+    return 0 < theirs != ours and tensor.shape[1] == fresh.shape[1]

@@ -8,6 +8,7 @@ from ..errors import CheckpointError
 from .architecture import (
     CASCADE_MASK_RCNN,
     CASCADE_RCNN,
+    CLASSIFIER,
     FASTER_RCNN,
     MASK_RCNN,
     STAGES,
@@ -47,6 +48,11 @@ def check_models(
     theirs, ours = weights.architecture, target.architecture
     if not backbone_only:
         _check_task(weights, target, options)
+    if weights.is_of_video and not target.is_for_video:
+        raise CheckpointError(
+            f"{weights.path} is {theirs}, whose patches hold several frames: it starts no model "
+            f"for images; give weights of one{_such_as(target, CLASSIFIER)}."
+        )
     # A backbone is not built behind the last output that is asked for.
     depths = theirs.depths if len(ours.depths) == STAGES else theirs.depths[: len(ours.depths)]
     if (theirs.embed_dim, depths) != (ours.embed_dim, ours.depths):

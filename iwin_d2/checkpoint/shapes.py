@@ -29,7 +29,7 @@ def expected_shapes(
 ) -> dict[str, Shape] | None:
     """The tensors of a published kind of model; None if it is of no such kind.
 
-    Of segmenters and video classifiers those of the backbone alone.
+    Of segmenters those of the backbone alone.
 
     Args:
         architecture: what model.
@@ -50,6 +50,8 @@ def expected_shapes(
             shapes.update(_layer(f"{prefix}norm{level}", width))
     if task == VIDEO:
         shapes[f"{prefix}time_embed"] = (1, widths[0], 16, 1, 1)
+        if classes is not None:
+            shapes.update(_layer("cls_head.fc_cls", classes, widths[-1]))
     if task == CLASSIFIER and classes is not None:
         shapes.update(_layer("head", classes, widths[-1]))
     if task in _DETECTORS:

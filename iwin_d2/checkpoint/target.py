@@ -10,7 +10,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from .. import __version__
 from .architecture import STAGES, Architecture, Shapes, describe
-from .layouts import backbone_prefixes, is_backbone_name
+from .layouts import backbone_prefixes, is_backbone_name, is_final_norm, is_time_embedding
 from .provenance import STAMP, make_stamp
 
 __all__ = ["Target", "stamp", "unwrap"]
@@ -62,8 +62,16 @@ class Target:
         return bool(self.prefixes) and all(map(self.in_backbone, self.state))
 
     def in_backbone(self, name: str) -> bool:
-        """Whether a tensor is of an Iwin backbone."""
-        return any(is_backbone_name(name, prefix) for prefix in self.prefixes)
+        """Whether a tensor is of an Iwin backbone, its final norm among them."""
+        return any(
+            is_backbone_name(name, prefix) or is_final_norm(name, prefix)
+            for prefix in self.prefixes
+        )
+
+    @property
+    def is_for_video(self) -> bool:
+        """Whether its backbone is one for clips."""
+        return any(is_time_embedding(name) and self.in_backbone(name) for name in self.state)
 
     def is_not_built(self, name: str) -> bool:
         """Whether a name is of a stage, or of an output, that its backbone does not go as far as.

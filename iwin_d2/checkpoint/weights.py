@@ -10,7 +10,14 @@ from torch import Tensor
 
 from ..errors import CheckpointError
 from .architecture import Architecture, Shapes, describe
-from .layouts import IMAGENET, Layout, backbone_prefixes, find_layout, is_backbone_name
+from .layouts import (
+    IMAGENET,
+    Layout,
+    backbone_prefixes,
+    find_layout,
+    is_backbone_name,
+    is_time_embedding,
+)
 from .provenance import Provenance, class_names, trace
 from .report import some
 
@@ -57,6 +64,11 @@ class Weights:
     def as_in_file(self) -> dict[str, Tensor]:
         """All tensors by the file's names."""
         return {**self.unplaced, **{self.origins[n]: tensor for n, tensor in self.tensors.items()}}
+
+    @property
+    def is_of_video(self) -> bool:
+        """Whether its backbone is one for clips."""
+        return self.prefix is not None and any(map(is_time_embedding, self.tensors))
 
     @property
     def is_pretrained(self) -> bool:

@@ -6,6 +6,7 @@ import math
 import pytest
 from published_files import (
     ROOT,
+    build,
     classifier_file,
     detector,
     detector_file,
@@ -18,10 +19,10 @@ from iwin_d2.checkpoint.architecture import HEADS, SIZES, describe
 from iwin_d2.checkpoint.layouts import find_layout
 from iwin_d2.checkpoint.published import PUBLISHED, find_published, nearest_published
 from iwin_d2.checkpoint.shapes import expected_shapes
-from iwin_d2.modeling import IwinTransformer
+from iwin_d2.modeling import IwinTransformer, iwin_video_classifier
 
 SHARED = ROOT.parent / "shared/manifests"
-CLASSIFIERS, DETECTORS = manifests("cls"), manifests("det")
+CLASSIFIERS, DETECTORS, VIDEO = manifests("cls"), manifests("det"), manifests("vid")
 
 
 def size_of(name):
@@ -60,7 +61,7 @@ def test_every_key_of_a_published_classifier_is_known(name):
     assert sum(map(math.prod, shapes.values())) == CLASSIFIERS[name]["params"]
 
 
-@pytest.mark.parametrize("name", [*CLASSIFIERS, *DETECTORS])
+@pytest.mark.parametrize("name", [*CLASSIFIERS, *DETECTORS, *VIDEO])
 def test_every_published_file_is_converted_whole(tmp_path, name):
     write = classifier_file if name in CLASSIFIERS else detector_file
     report = convert_checkpoint(write(tmp_path / "any.pth", name))
@@ -90,17 +91,24 @@ def test_what_a_published_model_is(name):
     assert found == tasks[name]
 
 
-@pytest.mark.parametrize("kind", ["seg", "vid"])
-def test_the_backbone_of_segmenters_and_video_classifiers_has_its_place(kind):
+@pytest.mark.parametrize("name", VIDEO)
+def test_every_key_of_a_published_video_classifier_is_the_models(name):
+    model = build(lambda: iwin_video_classifier(name), memory=False)
+    shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    assert renamed(VIDEO[name]) == shapes == expected_shapes(describe(shapes))
+    assert sum(map(math.prod, shapes.values())) == VIDEO[name]["params"]
+
+
+@pytest.mark.parametrize("kind", ["seg"])
+def test_the_backbone_of_segmenters_has_its_place(kind):
     for published in manifests(kind).values():
         layout = find_layout(published["state_dict"])
         names = {key: layout.rename(key) for key in published["state_dict"]}
         lacking = {key.split(".")[0] for key, name in names.items() if name is None}
-        assert lacking == {"seg": {"decode_head", "auxiliary_head"}, "vid": {"cls_head"}}[kind]
+        assert lacking == {"decode_head", "auxiliary_head"}
         shapes = {names[k]: tuple(v) for k, v in published["state_dict"].items() if names[k]}
-        task = {"seg": "UPerNet", "vid": "video classifier"}[kind]
         every = {names[k] or k: tuple(v) for k, v in published["state_dict"].items()}
-        assert describe(every).task == task
+        assert describe(every).task == "UPerNet"
         assert shapes == expected_shapes(describe(every))
 
 

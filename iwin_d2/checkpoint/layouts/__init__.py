@@ -3,13 +3,28 @@
 from collections.abc import Iterable
 
 from .imagenet import IMAGENET
-from .layout import Layout, backbone_prefixes, is_backbone_name
+from .layout import (
+    Layout,
+    backbone_prefixes,
+    is_backbone_name,
+    is_final_norm,
+    is_time_embedding,
+)
 from .mmaction import MMACTION
 from .mmdetection import MMDETECTION
 from .mmsegmentation import MMSEGMENTATION
 from .own import OWN
 
-__all__ = ["IMAGENET", "OWN", "Layout", "backbone_prefixes", "find_layout", "is_backbone_name"]
+__all__ = [
+    "IMAGENET",
+    "OWN",
+    "Layout",
+    "backbone_prefixes",
+    "find_layout",
+    "is_backbone_name",
+    "is_final_norm",
+    "is_time_embedding",
+]
 
 # In the order in which they are asked; the last claims every file.
 LAYOUTS = (MMDETECTION, MMSEGMENTATION, MMACTION, IMAGENET, OWN)

@@ -4,7 +4,14 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-__all__ = ["Layout", "Rule", "backbone_prefixes", "is_backbone_name"]
+__all__ = [
+    "Layout",
+    "Rule",
+    "backbone_prefixes",
+    "is_backbone_name",
+    "is_final_norm",
+    "is_time_embedding",
+]
 
 # The names of an Iwin backbone, behind its prefix; norm0 to norm3 are its output norms.
 _BACKBONE_NAME = re.compile(r"(patch_embed|layers\.\d+|norm\d)\.|time_embed$")
@@ -82,3 +89,13 @@ def backbone_prefixes(names: Iterable[str]) -> list[str]:
 def is_backbone_name(name: str, prefix: str) -> bool:
     """Whether a name is one of the Iwin backbone under `prefix`."""
     return name.startswith(prefix) and bool(_BACKBONE_NAME.match(name, len(prefix)))
+
+
+def is_final_norm(name: str, prefix: str) -> bool:
+    """Whether a name is of the norm behind all stages, which classifiers and video have."""
+    return name in (f"{prefix}norm.weight", f"{prefix}norm.bias")
+
+
+def is_time_embedding(name: str) -> bool:
+    """Whether a name is of what tells the frames of clips from each other."""
+    return name.rpartition(".")[2] == "time_embed"

@@ -1,4 +1,4 @@
-"""Video classifiers as MMAction names them."""
+"""Video classifiers as MMAction names them, which is as this project does."""
 
 from .layout import Layout, Rule
 
@@ -7,6 +7,6 @@ __all__ = ["MMACTION"]
 MMACTION = Layout(
     title="MMAction's",
     marks=(r"cls_head\.", r"backbone\.time_embed$"),
-    rules=(Rule(r"backbone\.", "backbone."),),
-    lacking="this version has no video classifier",
+    rules=(Rule(r"backbone\.", "backbone."), Rule(r"cls_head\.fc_cls\.", "cls_head.fc_cls.")),
+    lacking="video classifiers have no such part here",
 )
