@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from ..d2.data import get_detection_dataset_dicts
 from ..errors import DataError
 
-__all__ = ["load_registered"]
+__all__ = ["datasets_root", "load_registered", "variable_hint"]
 
 _VARIABLE = "DETECTRON2_DATASETS"
 
@@ -44,13 +44,28 @@ def _title(names: str | Sequence[str]) -> str:
 
 def _missing(error: FileNotFoundError) -> str:
     """What to do about a file that is not there: COCO's and the like lie where a variable says."""
-    path, value = str(error.filename), os.environ.get(_VARIABLE)
-    root = os.path.expanduser("datasets" if value is None else value)
+    path, root = str(error.filename), datasets_root()
     if not path.startswith(os.path.join(root, "")):
         return f"{path} does not exist: check the path that it is registered with."
     folder = os.path.relpath(path, root).split(os.sep)[0]
-    state = f"{_VARIABLE} is not set" if value is None else f"{_VARIABLE}={value}"
-    return (
-        f"{path} does not exist ({state}): set {_VARIABLE} to the folder that has {folder}/ in it "
-        "(docs/datasets.md), or train on data of your own by custom_coco.py."
-    )
+    own = "or train on data of your own by custom_coco.py"
+    return f"{path} does not exist ({_state()}): {variable_hint(folder)}, {own}."
+
+
+def datasets_root() -> str:
+    """The folder of the data sets that are registered by name, as Detectron2 has it."""
+    return os.path.expanduser(os.environ.get(_VARIABLE, "datasets"))
+
+
+def variable_hint(folder: str, with_state: bool = False) -> str:
+    """What to do where a folder of `datasets_root()` is missing; with the variable's value or not.
+
+    No full stop.
+    """
+    text = f"set {_VARIABLE} to the folder that has {folder}/ in it (docs/datasets.md)"
+    return f"{_state()}: {text}" if with_state else text
+
+
+def _state() -> str:
+    value = os.environ.get(_VARIABLE)
+    return f"{_VARIABLE} is not set" if value is None else f"{_VARIABLE}={value}"
