@@ -4,20 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
 
 from ..d2.structures import Boxes, Instances
 from ..errors import ConfigError
 from ..modeling.segmentation_inference import predicted_labels
 
-__all__ = ["is_segmentation", "is_segmenter", "on_cpu", "without_scores"]
+__all__ = ["is_segmentation", "on_cpu", "without_scores"]
 
 SCORES, LABELS = "sem_seg", "sem_seg_labels"
-
-
-def is_segmenter(model: nn.Module) -> bool:
-    """Whether a model looks like one of semantic segmentation alone, before it has run."""
-    return hasattr(model, "sem_seg_head") and not hasattr(model, "roi_heads")
 
 
 def is_segmentation(output: Mapping[str, Any]) -> bool:

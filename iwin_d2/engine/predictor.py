@@ -21,16 +21,16 @@ from ..checkpoint.download import locate
 from ..d2.data import DatasetMapper
 from ..d2.data import transforms as T
 from ..d2.evaluation import inference_context
-from ..d2.modeling import SemanticSegmentor
 from ..data.mapper import DetectionMapper
+from ..data.semantic_segmentation import SemSegMapper
 from ..errors import CheckpointError, ConfigError, DataError, UserError
-from ..modeling.segmentation_inference import SegmenterInference, predicted_labels
+from ..modeling.segmentation_inference import SegmenterInference, is_segmenter, predicted_labels
 from .build import build
 from .class_names import find_metadata, read_checkpoint_metadata, settle_num_classes
 from .cli import name_missing_values, pick_device
 from .images import image_to_rgb, read_rgb
 from .model_check import explain_misfit
-from .outputs import is_segmentation, is_segmenter, on_cpu, without_scores
+from .outputs import is_segmentation, on_cpu, without_scores
 from .pipeline import batched_map, ordered_map
 from .predictor_setup import amp_dtype, as_config, init_options
 from .tta import as_evaluated
@@ -40,7 +40,7 @@ __all__ = ["Predictor"]
 logger = logging.getLogger(__name__)
 
 # Mappers whose whole work at test time is known: the image format, then the augmentations.
-_PLAIN = (DatasetMapper.__call__, DetectionMapper.__call__)
+_PLAIN = (DatasetMapper.__call__, DetectionMapper.__call__, SemSegMapper.__call__)
 _WINDOW = 4  # batches' worth of images that are held while batches fill
 
 
@@ -251,7 +251,7 @@ class Predictor:
             return self._map_pixels(image_to_rgb(image, array_format or self.array_format))
         except UserError as error:
             # The mapper speaks of a data set, which there is none of here.
-            raise DataError(re.sub(r"^image id \w+: ", "", error.sentence)) from error
+            raise DataError(re.sub(r"^image (id )?0: ", "", error.sentence)) from error
         except Exception as error:  # of augmentations, which can be anybody's
             raise DataError(
                 f"{path or 'The image'} cannot be prepared for the model ({type(error).__name__}: "
@@ -334,14 +334,9 @@ class Predictor:
 
 
 def _without_scores(evaluated: nn.Module) -> nn.Module:
-    """A segmenter that gives labels and never holds an image's scores, if that can be had.
-
-    What comes out of it is then the same as the labels of the highest scores, but for rounding.
-    """
-    if isinstance(evaluated, SegmenterInference):
-        labelling = copy.copy(evaluated)  # with the same model inside
-        labelling.labels_only = True
-        return labelling
-    if type(evaluated).forward is SemanticSegmentor.forward:  # not in a way of its own
-        return SegmenterInference(evaluated, labels_only=True)
-    return evaluated
+    """The same, but a segmenter gives labels and never holds an image's scores, where it can."""
+    if not isinstance(evaluated, SegmenterInference):
+        return evaluated
+    labelling = copy.copy(evaluated)  # with the same model inside
+    labelling.labels_only = True
+    return labelling

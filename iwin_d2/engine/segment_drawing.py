@@ -7,9 +7,18 @@ from PIL import Image
 
 from .drawing import Color
 
-__all__ = ["HATCHED", "OPACITY", "draw_segments", "segment_color", "share_text"]
+__all__ = [
+    "HATCHED",
+    "OPACITY",
+    "WRONG",
+    "draw_errors",
+    "draw_segments",
+    "segment_color",
+    "share_text",
+]
 
 HATCHED: Color = (0.55, 0.55, 0.58)  # what legends show for pixels without a class
+WRONG: Color = (0.95, 0.1, 0.2)  # of pixels in `draw_errors`
 OPACITY = 0.55  # of colours on an image
 
 _COLORS = 512  # from here on, they come again
@@ -46,9 +55,8 @@ def draw_segments(
     Returns:
         RGB, uint8, [scale * H, scale * W, 3], rounded.
     """
-    size = tuple(max(round(side * scale), 1) for side in image.shape[:2])
-    if size != image.shape[:2]:
-        image = np.asarray(Image.fromarray(image).resize(size[::-1], Image.BICUBIC))
+    image = _scaled(image, scale)
+    size = image.shape[:2]
     labels = _resized(labels, size)
     colors = np.where((labels < 0)[..., None], _hatch(size)[..., None], _colors_of(labels))
     weights = np.full(size, round(256 * opacity), dtype=np.uint16)
@@ -57,9 +65,39 @@ def draw_segments(
     return (mixed >> 8).astype(np.uint8)
 
 
+def draw_errors(
+    image: np.ndarray, truth: np.ndarray, predicted: np.ndarray, *, scale: float = 1.0
+) -> np.ndarray:
+    """Draw where a label map is wrong: on the image in dark grey, in the colour `WRONG`.
+
+    Args:
+        image: RGB, uint8 [H, W, 3].
+        truth: class numbers, integers [H, W]; pixels of a negative number are hatched.
+        predicted: class numbers, integers [H, W].
+        scale: enlarges the picture, or reduces it.
+
+    Returns:
+        RGB, uint8, [scale * H, scale * W, 3], rounded.
+    """
+    image = _scaled(image, scale)
+    states = _resized(np.where(truth < 0, -1, truth != predicted), image.shape[:2])
+    grey = 0.45 * image.mean(2, keepdims=True)
+    drawn = np.where((states > 0)[..., None], 255 * np.array(WRONG), grey)
+    drawn[states < 0] = 0.5 * (grey + _hatch(image.shape[:2])[..., None])[states < 0]
+    return drawn.round().astype(np.uint8)
+
+
 def share_text(share: float) -> str:
     """A part of an image in percent."""
     return "< 0.1 %" if 0 < share < 0.0005 else f"{100 * share:.1f} %"
+
+
+def _scaled(image: np.ndarray, scale: float) -> np.ndarray:
+    """An image of scale times the size."""
+    height, width = (max(round(side * scale), 1) for side in image.shape[:2])
+    if (height, width) == image.shape[:2]:
+        return image
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.BICUBIC))
 
 
 def _resized(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -66,7 +66,7 @@ def attention_of_file(
     try:
         model_input = mapper(record)
     except DataError as error:  # of a data set, which there is none of here
-        raise DataError(re.sub(r"^image id 0: ", "", error.sentence)) from error
+        raise DataError(re.sub(r"^image (id )?0: ", "", error.sentence)) from error
     model = _load_model(cfg, weights)
     # Augmentations of test images change nothing but their size.
     scale_y, scale_x = (a / b for a, b in zip(model_input["image"].shape[-2:], (height, width)))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import iwin_d2
@@ -13,7 +14,8 @@ from iwin_d2.d2.data import transforms as T
 from iwin_d2.d2.modeling import SemanticSegmentor
 from iwin_d2.d2.structures import Instances
 from iwin_d2.data.mapper import DetectionMapper
-from iwin_d2.errors import ConfigError
+from iwin_d2.data.semantic_segmentation import SemSegMapper
+from iwin_d2.errors import ConfigError, DataError
 from iwin_d2.modeling import IwinTransformer, UPerNetHead
 from iwin_d2.modeling.iwin import iwin_shapes
 from iwin_d2.modeling.segmentation_inference import SegmenterInference
@@ -57,13 +59,13 @@ class TooLarge(ColorSegmenter):
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
 
-def make_config(model, size=32, names="fields_test"):
+def make_config(model, size=32, names="fields_test", mapper=SemSegMapper):
     cfg = LazyConfig.load(QUICKSTART)
     cfg.model = model
     cfg.dataloader = {
         "test": {
             "dataset": {"names": names},
-            "mapper": L(DetectionMapper)(
+            "mapper": L(mapper)(
                 is_train=False,
                 augmentations=[L(T.ResizeShortestEdge)(short_edge_length=size, max_size=4 * size)],
                 image_format="RGB",
@@ -113,6 +115,23 @@ def test_an_image_gives_scores_in_its_own_size_and_labels(predictor):
     assert (labels.numpy() == truth).mean() > 0.95  # the model sees half the size
     assert (labels.numpy()[8:-8][truth[8:-8] == 2] == 2).all()
     assert [predictor.class_names[c] for c in labels.unique()] == NAMES
+
+
+@pytest.mark.parametrize("mapper", [SemSegMapper, DetectionMapper])
+def test_files_and_arrays_are_prepared_as_the_mapper_does_it(weights, tmp_path, mapper):
+    cfg = make_config(L(ColorSegmenter)(), mapper=mapper)
+    predictor = iwin_d2.Predictor(cfg, weights, array_format="RGB")
+    path = tmp_path / "noise.png"
+    Image.fromarray(noise(64, 80)).save(path)
+    expected = predictor.mapper({"file_name": str(path), "image_id": 0})["image"]
+    assert expected.shape == (3, 32, 40)
+    for image in (path, noise(64, 80)):
+        prepared = predictor.prepare(image)
+        assert torch.equal(prepared["image"], expected)
+        assert (prepared["height"], prepared["width"]) == (64, 80)
+    path.write_bytes(path.read_bytes()[:70])
+    with pytest.raises(DataError, match=r"^\S+noise\.png (is truncated|cannot be read)"):
+        predictor(path)
 
 
 def test_mixed_precision_gives_float32(weights):
