@@ -16,7 +16,7 @@ from .confusion_picture import draw_confusion
 from .label_format import LabelFormat
 from .metrics import SegmentationMetrics
 
-__all__ = ["write_label", "write_results"]
+__all__ = ["label_file_name", "write_label", "write_results"]
 
 
 def write_results(
@@ -74,18 +74,25 @@ def write_label(
         labels: integer [H, W], class numbers.
         record: of the image.
         form: what the values of the data set's label files mean; its num_classes is known.
-        folder: to write into. The file is named after the image's id or, where that is a number
-            or a path, after the image.
+        folder: to write into, under the name that `label_file_name` gives.
     """
     values = np.array(form.file_values())
     values = values.astype(np.uint8 if values.max() < 256 else np.uint16)
-    name = record.get("image_id")
-    if not isinstance(name, str) or name == record["file_name"]:
-        name = Path(record["file_name"]).stem
-    path = Path(folder, *(part for part in f"{name}.png".split("/") if part not in ("", "..")))
+    path = Path(folder, label_file_name(record))
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as file:
         Image.fromarray(values[labels]).save(file, format="png")
+
+
+def label_file_name(record: Mapping[str, Any]) -> str:
+    """The name of an image's file among predicted label images, with a folder, perhaps.
+
+    That of the image's id or, where that is a number or a path, of the image.
+    """
+    name = record.get("image_id")
+    if not isinstance(name, str) or name == record["file_name"]:
+        name = Path(record["file_name"]).stem
+    return "/".join(part for part in f"{name}.png".split("/") if part not in ("", ".."))
 
 
 def _write_csv(path: str, header: Sequence, rows: Sequence[Sequence]) -> None:
