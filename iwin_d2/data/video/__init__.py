@@ -1,0 +1,1 @@
+"""Video for classification: frames by index, clips, transforms, lists of files, generated clips."""
