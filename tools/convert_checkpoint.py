@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Write a checkpoint's weights in this project's names, and show what became of them.
 
-    tools/convert_checkpoint.py SRC [DST] [--part backbone] [--config-file FILE [key=value ...]]
+    tools/convert_checkpoint.py SRC [DST] [--part backbone | --inflate]
+        [--config-file FILE [key=value ...]]
 
 SRC is a file, an address or a published name: an ImageNet classifier, a detector of MMDetection 2,
 a state dict, a file of Detectron2 or of this project. Nothing of it may be left over or missing: to
@@ -30,6 +31,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--part", choices=("all", "backbone"), default="all", help="backbone: no more than that"
     )
+    parser.add_argument(
+        "--inflate",
+        action="store_const",
+        const=2,
+        help="make an image model's backbone one for video, with patches of two frames",
+    )
     parser.add_argument("--all", action="store_true", help="show every tensor")
     parser.add_argument("--base-url", metavar="URL", help="address or folder of published files")
     parser.add_argument("--config-file", metavar="FILE", help="whose model it is for")
@@ -54,7 +61,12 @@ def main(argv: list[str] | None = None) -> None:
     if args.config_file:
         model = build(load_config(args.config_file, args.opts), "model")
     report = convert_checkpoint(
-        args.source, args.destination, part=args.part, model=model, base_url=args.base_url
+        args.source,
+        args.destination,
+        part=args.part,
+        inflate=args.inflate,
+        model=model,
+        base_url=args.base_url,
     )
     print(report)
     if args.all:

@@ -1,6 +1,7 @@
 """Writing checkpoints anew, in this project's names."""
 
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,10 +9,13 @@ import torch
 from torch import nn
 
 from .. import __version__
-from ..errors import CheckpointError
+from ..errors import CheckpointError, ConfigError
 from ..files import atomic_write
+from .class_change import is_patch_embedding
 from .download import locate
 from .fitting import Fit, fit
+from .inflation import inflate as inflate_patches
+from .inflation import inflation_note
 from .layouts import is_backbone_name
 from .options import LoadOptions, make_options
 from .pretrained import report_of
@@ -30,6 +34,7 @@ def convert_checkpoint(
     destination: str | os.PathLike | None = None,
     *,
     part: str = "all",
+    inflate: int | None = None,
     model: nn.Module | None = None,
     base_url: str | None = None,
     cache_dir: str | os.PathLike | None = None,
@@ -44,6 +49,9 @@ def convert_checkpoint(
         source: as for `load_pretrained`.
         destination: the file to write, whole or not at all; None writes none.
         part: "backbone" for an Iwin backbone by itself.
+        inflate: frames of a patch (2 as published) to make the backbone of an image model one for
+            video, by itself, in the names of `IwinTransformer3D`. For the model of a video that
+            is given by `model`, it happens anyway.
         model: one that the weights are for, and whose names they get.
         base_url: as for `load_pretrained`.
         cache_dir: as for `load_pretrained`.
@@ -54,15 +62,22 @@ def convert_checkpoint(
     Raises:
         CheckpointError: the file cannot be had or read, has something without a place, or
             `destination` cannot be written.
-        ConfigError: `part` makes no sense.
+        ConfigError: `part` or `inflate` makes no sense.
     """
     options = make_options(part=part)
+    if inflate is not None and (inflate < 1 or model is not None):
+        raise ConfigError(
+            f"inflate={inflate} makes no sense: give the frames of a patch, such as 2, and no "
+            "model (image models start video models, inflated, as they are)."
+        )
     if destination is not None:
         _check_folder(destination)
     path = locate(source, base_url=base_url, cache_dir=cache_dir)
     weights = recognise(read_checkpoint(path), path)
     if model is not None:
         found = fit(weights, Target.of(unwrap(model)), options)
+    elif inflate is not None:
+        found = _inflated(weights, inflate)
     else:
         found = _as_published(weights, options)
     if destination is not None:
@@ -123,6 +138,30 @@ def _backbone(weights: Weights) -> Fit:
         else:
             found.unused[weights.origins[name]] = "not of the backbone"
     found.unused.update(dict.fromkeys(weights.unplaced, "not of the backbone"))
+    return found
+
+
+def _inflated(weights: Weights, frames: int) -> Fit:
+    """The backbone of an image model in the names of an IwinTransformer3D."""
+    if weights.is_of_video:
+        raise CheckpointError(
+            f"{weights.path} is {weights.architecture}, whose patches hold several frames "
+            "already: convert it without inflate."
+        )
+    found = _backbone(weights)
+    for name in [name for name in found.tensors if re.match(r"norm\d\.", name)]:
+        del found.tensors[name]
+        found.unused[found.origins.pop(name)] = "not of a backbone for video"
+    for name in ("norm.weight", "norm.bias"):
+        if (theirs := f"{weights.prefix}{name}") in weights.tensors:
+            found.tensors[name] = weights.tensors[theirs]
+            found.origins[name] = weights.origins[theirs]
+            del found.unused[weights.origins[theirs]]
+    found.tensors = {
+        name: inflate_patches(tensor, frames) if is_patch_embedding(name) else tensor
+        for name, tensor in found.tensors.items()
+    }
+    found.notes.append(inflation_note(weights.path, frames))
     return found
 
 

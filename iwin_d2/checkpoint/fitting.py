@@ -5,14 +5,9 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
-from .class_change import (
-    adapt_channels,
-    inflate,
-    interpolate_time,
-    is_class_tensor,
-    is_patch_embedding,
-    map_classes,
-)
+from .architecture import CLASSIFIER
+from .class_change import adapt_channels, is_class_tensor, is_patch_embedding, map_classes
+from .inflation import inflate, inflation_note, interpolate_time
 from .layouts import is_backbone_name, is_final_norm, is_time_embedding
 from .misfits import check_heads, check_left_out, check_models, check_names, is_left_out
 from .options import LoadOptions
@@ -176,12 +171,8 @@ class _Matcher:
             mapped = map_classes(name, tensor, fresh, self.options.classes)
             return tensor if mapped is None else mapped
         if is_patch_embedding(name) and (tensor.dim(), fresh.dim()) == (4, 5):
-            frames = fresh.shape[2]
-            tensor = inflate(tensor, frames)
-            self.result.notes.append(
-                f"inflated: the weights of the patches are repeated over {frames} frames and "
-                f"divided by {frames}, for {self.weights.path} is of an image model"
-            )
+            tensor = inflate(tensor, fresh.shape[2])
+            self.result.notes.append(inflation_note(self.weights.path, fresh.shape[2]))
         if _is_of_other_length(name, tensor, fresh):
             tensor = interpolate_time(tensor, fresh.shape[2])
             self.result.notes.append(
@@ -202,13 +193,16 @@ class _Matcher:
             self.result.anew[name] = "none in a classifier"
         elif self.backbone_only and is_time_embedding(name) and not self.weights.is_of_video:
             self.result.anew[name] = "none in an image model"
-        elif self.backbone_only and self._is_final_norm(name) and not self._is_classifier():
-            self.result.anew[name] = "none in a backbone with norms of its outputs"
+        elif self.backbone_only and self._is_final_norm(name):
+            self.result.anew[name] = "none in the file's backbone"
         else:
             self.result.missing.append(name)
 
     def _is_final_norm(self, name: str) -> bool:
-        return any(is_final_norm(name, prefix) for prefix in self.target.prefixes)
+        """Whether a name is of the final norm, which classifiers all have."""
+        prefixes = self.target.prefixes
+        is_it = any(is_final_norm(name, prefix) for prefix in prefixes)
+        return is_it and self.weights.architecture.task != CLASSIFIER
 
     def _is_classifier(self) -> bool:
         """Whether the file has no norms behind single stages."""

@@ -18,7 +18,7 @@ from published_files import (
 )
 
 from iwin_d2.checkpoint import Checkpointer, LoadOptions, convert_checkpoint, load_pretrained
-from iwin_d2.checkpoint.class_change import inflate
+from iwin_d2.checkpoint.inflation import inflate
 from iwin_d2.errors import CheckpointError
 from iwin_d2.modeling import (
     IwinClassifier,
@@ -231,7 +231,7 @@ def test_a_detectors_backbone_starts_a_video_classifier_if_asked(tmp_path, part)
             load_pretrained(model, path)
         return
     report = load_pretrained(model, path, part=part)
-    assert report.missing["backbone.norm.weight"] == "none in a backbone with norms of its outputs"
+    assert report.missing["backbone.norm.weight"] == "none in the file's backbone"
     assert report.unexpected["backbone.norm3.weight"] == "not built"
 
 

@@ -11,7 +11,7 @@ from iwin_d2.checkpoint.reading import read_checkpoint
 from iwin_d2.checkpoint.weights import recognise
 from iwin_d2.engine.cli import run_tool
 from iwin_d2.errors import CheckpointError
-from iwin_d2.modeling import IwinTransformer
+from iwin_d2.modeling import IwinTransformer, IwinTransformer3D, VideoClassifier
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests/golden"
@@ -44,6 +44,11 @@ def small_backbone():
     return IwinTransformer(embed_dim=16, depths=(1, 1, 2, 1), num_heads=(2, 4, 8, 16))
 
 
+def small_video():
+    backbone = IwinTransformer3D(embed_dim=16, depths=(1, 1, 2, 1), num_heads=(2, 4, 8, 16))
+    return VideoClassifier(backbone, 3)
+
+
 def test_a_detector(run, tmp_path):
     source, target = GOLDEN / "mask_rcnn.pt", tmp_path / "converted.pth"
     status, printed, _ = run(source, target)
@@ -67,6 +72,34 @@ def test_the_backbone_alone(run, tmp_path):
     assert "norm3.bias <- backbone.norm3.bias" in printed
     model = small_backbone()
     assert len(load_pretrained(model, target).loaded) == len(model.state_dict())
+
+
+@pytest.mark.parametrize("name", ["image classifier", "mask_rcnn"])
+def test_inflated_for_video(run, tmp_path, name):
+    source, target = GOLDEN / f"{name}.pt", tmp_path / "inflated.pth"
+    if name == "image classifier":
+        source = tmp_path / "classifier.pth"
+        model = torch.load(GOLDEN / "iwin_classifier.pt", weights_only=True)["models"][0]
+        torch.save({"model": model["state_dict"]}, source)
+    status, printed, _ = run(source, target, "--inflate")
+    assert status == 0 and "note: inflated: the weights of the patches are" in printed
+    expected = load_pretrained(video := small_video(), source, part="backbone")
+    report = load_pretrained(other := small_video(), target)
+    # By itself or straight from the file, the same tensors get there.
+    assert report.loaded.keys() == expected.loaded.keys()
+    assert report.missing.keys() == expected.missing.keys()
+    for name in report.loaded:
+        assert torch.equal(other.state_dict()[name], video.state_dict()[name])
+    assert "norm3.weight" not in torch.load(target, weights_only=True)["model"]
+
+
+def test_what_is_not_to_be_inflated(run, tmp_path):
+    status, _, sentence = run(GOLDEN / "video_recognizer.pt", tmp_path / "x.pth", "--inflate")
+    assert status == 1 and "whose patches hold several frames already" in sentence
+    arguments = ("--inflate", "--config-file", CONFIG, "model.roi_heads.num_classes=2")
+    status, _, sentence = run(GOLDEN / "mask_rcnn.pt", tmp_path / "x.pth", *arguments)
+    assert status == 1 and sentence.startswith("inflate=2 makes no sense: give the frames of a ")
+    assert not (tmp_path / "x.pth").exists()
 
 
 def test_nothing_is_written_without_a_destination(run, tmp_path, monkeypatch):
