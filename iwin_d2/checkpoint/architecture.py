@@ -29,7 +29,8 @@ BACKBONE = "backbone"
 CLASSIFIER = "image classifier"
 MASK_RCNN, FASTER_RCNN = "Mask R-CNN", "Faster R-CNN"
 CASCADE_MASK_RCNN, CASCADE_RCNN = "Cascade Mask R-CNN", "Cascade R-CNN"
-SEGMENTER, VIDEO = "UPerNet", "video classifier"
+SEGMENTER, SEMANTIC_FPN = "UPerNet", "Semantic FPN"
+VIDEO = "video classifier"
 
 # Tasks by regular expressions for names of theirs, the first that has all its names is it.
 _TASKS = (
@@ -41,14 +42,16 @@ _TASKS = (
     ("region proposal network", (r"proposal_generator\.",)),
     ("FCOS", (r"head\.cls_score\.", r"head\.ctrness\.")),
     ("RetinaNet", (r"head\.cls_score\.",)),
-    (SEGMENTER, (r"decode_head\.",)),
+    (SEGMENTER, (r"sem_seg_head\.pyramid_pooling\.",)),
+    (SEMANTIC_FPN, (r"sem_seg_head\.p\d\.",)),
+    ("semantic segmenter", (r"(sem_seg_head|decode_head)\.",)),
     (VIDEO, (r".*time_embed$",)),
     (CLASSIFIER, (r"head\.weight$",)),
 )
 # Where the number of classes shows, and how many rows are for no class.
 _CLASS_ROWS = (
     (re.compile(r"roi_heads\.box_predictor\.(?:0\.)?cls_score\.weight"), 1),
-    (re.compile(r"decode_head\.conv_seg\.weight"), 0),
+    (re.compile(r"sem_seg_head\.predictor\.weight"), 0),
     (re.compile(r"cls_head\.fc_cls\.weight"), 0),
     (re.compile(r"head\.weight"), 0),
 )

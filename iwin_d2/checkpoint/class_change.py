@@ -1,27 +1,19 @@
-"""Tensors that depend on classes, channels or frames, where the model has others."""
+"""Tensors that have rows for classes, or columns for channels, where the model has others."""
 
 import re
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = [
-    "adapt_channels",
-    "inflate",
-    "interpolate_time",
-    "is_class_tensor",
-    "is_patch_embedding",
-    "map_classes",
-]
+__all__ = ["adapt_channels", "is_class_tensor", "is_patch_embedding", "map_classes"]
 
 # Rows of each class, and whether there is another one for the background, behind them.
 _CLASS_TENSORS = (
     (re.compile(r"roi_heads\.box_predictor\.(\d+\.)?cls_score\."), 1, True),
     (re.compile(r"roi_heads\.box_predictor\.(\d+\.)?bbox_pred\."), 4, False),
     (re.compile(r"roi_heads\.mask_head\.(\d+\.)?predictor\."), 1, False),
-    (re.compile(r"(decode_head|auxiliary_head)\.conv_seg\."), 1, False),
+    (re.compile(r"sem_seg_head\.(auxiliary\.)?predictor\."), 1, False),
     (re.compile(r"cls_head\.fc_cls\."), 1, False),
     (re.compile(r"head\.(weight|bias)$"), 1, False),
 )
@@ -92,22 +84,3 @@ def adapt_channels(weight: Tensor, channels: int) -> Tensor:
     source = torch.arange(channels) % given
     shares = torch.bincount(source)[source].to(weight.dtype)
     return weight[:, source] / shares.view(-1, *[1] * (weight.dim() - 2))
-
-
-def inflate(weight: Tensor, frames: int) -> Tensor:
-    """Make the patch embedding of images one of clips: Tensor[C, in_chans, frames, 4, 4].
-
-    A still clip gives what its frame gave before (`iwin_d2.modeling.inflate_2d_to_3d` does the
-    same to a whole state dict).
-
-    Args:
-        weight: Tensor[C, in_chans, 4, 4].
-        frames: of a patch.
-    """
-    return weight.unsqueeze(2).repeat_interleave(frames, 2) / frames
-
-
-def interpolate_time(embedding: Tensor, steps: int) -> Tensor:
-    """Stretch a time embedding, Tensor[1, C, T, 1, 1], over so many steps, as the model does."""
-    stretched = F.interpolate(embedding.float().flatten(2), steps, mode="linear")
-    return stretched[..., None, None].to(embedding.dtype)

@@ -20,6 +20,7 @@ Shape = tuple[int, ...]
 Entries = Iterator[tuple[str, Shape]]
 
 _WIDTH, _BOX_WIDTH, _CONVS, _STAGES, _ANCHORS = 256, 1024, 4, 3, 3
+_SEGMENTER_WIDTH, _AUXILIARY_WIDTH, _SCALES = 512, 256, 4
 _DETECTORS = (CASCADE_MASK_RCNN, CASCADE_RCNN, MASK_RCNN, FASTER_RCNN)
 _PREFIXES = {BACKBONE: "", CLASSIFIER: "", SEGMENTER: "backbone.", VIDEO: "backbone."}
 
@@ -28,8 +29,6 @@ def expected_shapes(
     architecture: Architecture, *, last_depthwise: bool = False
 ) -> dict[str, Shape] | None:
     """The tensors of a published kind of model; None if it is of no such kind.
-
-    Of segmenters those of the backbone alone.
 
     Args:
         architecture: what model.
@@ -54,6 +53,8 @@ def expected_shapes(
             shapes.update(_layer("cls_head.fc_cls", classes, widths[-1]))
     if task == CLASSIFIER and classes is not None:
         shapes.update(_layer("head", classes, widths[-1]))
+    if task == SEGMENTER:
+        shapes.update(_upernet(widths, 0 if classes is None else classes))
     if task in _DETECTORS:
         shapes.update(_pyramid_and_proposals(widths))
         shapes.update(_roi_heads(task, 0 if classes is None else classes))
@@ -64,6 +65,15 @@ def _layer(name: str, *weight: int) -> Entries:
     """A weight of this shape, and a bias for its rows."""
     yield f"{name}.weight", weight
     yield f"{name}.bias", weight[:1]
+
+
+def _convolution(name: str, channels: int, in_channels: int, side: int) -> Entries:
+    """A convolution without bias under BatchNorm."""
+    yield f"{name}.weight", (channels, in_channels, side, side)
+    yield from _layer(f"{name}.norm", channels)
+    yield f"{name}.norm.running_mean", (channels,)
+    yield f"{name}.norm.running_var", (channels,)
+    yield f"{name}.norm.num_batches_tracked", ()
 
 
 def _backbone(
@@ -117,11 +127,7 @@ def _box_head(at: str, cascade: bool) -> Entries:
         yield from _layer(f"{at}fc2", _BOX_WIDTH, _BOX_WIDTH)
         return
     for number in range(1, _CONVS + 1):
-        yield f"{at}conv{number}.weight", (_WIDTH, _WIDTH, 3, 3)
-        yield from _layer(f"{at}conv{number}.norm", _WIDTH)
-        yield f"{at}conv{number}.norm.running_mean", (_WIDTH,)
-        yield f"{at}conv{number}.norm.running_var", (_WIDTH,)
-        yield f"{at}conv{number}.norm.num_batches_tracked", ()
+        yield from _convolution(f"{at}conv{number}", _WIDTH, _WIDTH, 3)
     yield from _layer(f"{at}fc1", _BOX_WIDTH, flat)
 
 
@@ -130,3 +136,19 @@ def _mask_head(at: str, classes: int) -> Entries:
         yield from _layer(f"{at}mask_fcn{number}", _WIDTH, _WIDTH, 3, 3)
     yield from _layer(f"{at}deconv", _WIDTH, _WIDTH, 2, 2)
     yield from _layer(f"{at}predictor", classes, _WIDTH, 1, 1)
+
+
+def _upernet(widths: Sequence[int], classes: int) -> Entries:
+    """The head and the auxiliary one."""
+    head, width = "sem_seg_head.", _SEGMENTER_WIDTH
+    for scale in range(_SCALES):
+        yield from _convolution(f"{head}pyramid_pooling.convs.{scale}", width, widths[-1], 1)
+    pooled = widths[-1] + _SCALES * width
+    yield from _convolution(f"{head}pyramid_pooling.bottleneck", width, pooled, 3)
+    for level, channels in enumerate(widths[:-1]):
+        yield from _convolution(f"{head}lateral_convs.{level}", width, channels, 1)
+        yield from _convolution(f"{head}fpn_convs.{level}", width, width, 3)
+    yield from _convolution(f"{head}fpn_bottleneck", width, len(widths) * width, 3)
+    yield from _layer(f"{head}predictor", classes, width, 1, 1)
+    yield from _convolution(f"{head}auxiliary.convs.0", _AUXILIARY_WIDTH, widths[-2], 3)
+    yield from _layer(f"{head}auxiliary.predictor", classes, _AUXILIARY_WIDTH, 1, 1)
