@@ -185,5 +185,7 @@ class SegmentationEvaluator(DatasetEvaluator):
         main = {name: value for name, value in results.items() if "-" not in name}
         shown = {"tablefmt": "pipe", "floatfmt": ".2f"}
         logger.info("Results of %s:\n%s", self._name, tabulate([main], headers="keys", **shown))
-        rows = zip(self._classes, 100 * metrics.iou, 100 * metrics.accuracy)
-        logger.info("By class:\n%s", tabulate(rows, headers=["class", "IoU", "ACC"], **shown))
+        cells = list(zip(self._classes, 100 * metrics.iou, 100 * metrics.accuracy))
+        rows = [sum(cells[i : i + 3], ()) for i in range(0, len(cells), 3)]
+        head = ["class", "IoU", "ACC"] * min(3, len(cells))
+        logger.info("By class:\n%s", tabulate(rows, headers=head, **shown))
