@@ -7,23 +7,22 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from PIL import Image
-
 from ...d2.data import MetadataCatalog
 from ...errors import DataError
-from ..image_check import TURNED, diagnose_image, exif_orientation
+from ..image_check import in_threads
 from ..problems import Problem, raise_on_problems, warnings_unless_fatal
 from ..registered import load_registered
 from ..registry import register, registered_entry
 from .class_file import settle_names
+from .headers import describe_problem, header_findings
 from .label_format import IGNORE_VALUE, LabelFormat
-from .labels import Finding, label_finding, mode_finding
 from .pairs import Folders, Pair, find_pairs
 
-__all__ = ["header_findings", "load_registered_segmentation", "register_folder"]
+__all__ = ["load_registered_segmentation", "register_folder"]
 
 logger = logging.getLogger(__name__)
 
+_THREADS = 8  # that read headers: on a network disk, each waits for most of its time
 TOOL_ARGUMENTS = "IMAGES LABELS --classes FILE"
 
 
@@ -140,7 +139,7 @@ def load_registered_segmentation(names: str | Sequence[str], max_bad_images: int
         more = len(bad) - 1
         others = f" ({more} more {'file' if more == 1 else 'files'} like this one: tools/"
         others += f"check_dataset.py {TOOL_ARGUMENTS} lists all.)"
-        raise DataError(f"{bad[0]['problem']}.{others if more else ''}")
+        raise DataError(f"{describe_problem(bad[0])}.{others if more else ''}")
     return records
 
 
@@ -163,7 +162,8 @@ def _completed(record: dict, name: str) -> dict:
     if metadata.get("ignore_label") not in (None, IGNORE_VALUE):
         record.setdefault("ignore_value", metadata.ignore_label)
     pair = Pair(str(record["image_id"]), record["file_name"], record["sem_seg_file_name"])
-    (width, height), findings = header_findings(pair, LabelFormat.of_record(record))
+    form = LabelFormat.of_record(record)
+    (width, height), findings = header_findings(pair, form, brief=True)
     record.setdefault("width", width)
     record.setdefault("height", height)
     errors = [text for _, severity, text in findings if severity == "error"]
@@ -183,14 +183,14 @@ def _check_same_classes(names: Sequence[str]) -> None:
 def _load(entry: _Entry) -> list[dict]:
     """Check names and headers of all files; return the records.
 
-    A file whose header cannot be used has its sentence under "problem" in its record.
+    Where the header of a file says that it cannot be used, the record has a "problem".
     """
     start = time.perf_counter()
     pairs, problems = find_pairs(entry.folders)
     raise_on_problems((_with_hint(problem, entry.hint) for problem in problems), TOOL_ARGUMENTS)
     extra, records = entry.form.as_record(), []
-    for pair in pairs:
-        (width, height), findings = header_findings(pair, entry.form)
+    read = functools.partial(header_findings, form=entry.form, brief=True)
+    for pair, ((width, height), findings) in in_threads(read, pairs, _THREADS):
         record = {
             "file_name": pair.image,
             "sem_seg_file_name": pair.label,
@@ -219,61 +219,3 @@ def _with_hint(problem: Problem, hint: str) -> Problem:
     if not hint or problem.kind not in ("image-missing", "label-missing", "file"):
         return problem
     return replace(problem, message=f"{problem.message.rstrip('.')}; {hint}.")
-
-
-# ---- headers ------------------------------------------------------------------------------------
-
-
-def header_findings(pair: Pair, form: LabelFormat) -> tuple[tuple[int, int], list[Finding]]:
-    """Read the headers of an image and of its label image.
-
-    Returns:
-        the image's width and height in pixels after its EXIF orientation is applied, (1, 1) where
-        they cannot be read, and everything that is wrong: kind, severity, sentence.
-    """
-    try:
-        with Image.open(pair.image) as image:
-            stored, orientation = image.size, exif_orientation(image)
-    except MemoryError:
-        raise
-    except Exception:  # the image's own check says what is wrong
-        text = diagnose_image(pair.image, None, None) or f"{pair.image} cannot be read"
-        return (1, 1), [("image-damaged", "error", text)]
-    size = stored[::-1] if orientation in TURNED else stored
-    try:
-        with Image.open(pair.label) as label:
-            findings = [mode_finding(pair.label, label, form)]
-            findings.append(_size_finding(pair, label.size, stored, orientation))
-    except MemoryError:
-        raise
-    except Exception:
-        findings = [label_finding(pair.label)]
-    return size, [finding for finding in findings if finding]
-
-
-def _size_finding(
-    pair: Pair, label: tuple[int, int], stored: tuple[int, int], orientation: int
-) -> Finding | None:
-    """Compare the size of a label image with that of its image, as stored and when upright."""
-    upright = stored[::-1] if orientation in TURNED else stored
-    if label == upright and (orientation == 1 or label != stored):
-        return None
-    if label == upright:
-        text = (
-            f"{pair.image} has an EXIF orientation ({orientation}) and is trained the way viewers "
-            f"show it: check that {pair.label} is turned likewise"
-        )
-        return "label-orientation", "warning", text
-    said = (
-        f"{pair.label} is {label[0]}x{label[1]} pixels, but its image {pair.image} "
-        f"{upright[0]}x{upright[1]}"
-    )
-    if label == stored:
-        text = (
-            f"{said} once its EXIF orientation is applied: turn the labels, or, where they were "
-            "drawn on the unturned picture, remove the orientation tag from the image"
-        )
-        return "label-orientation", "error", text
-    swapped = ", width and height swapped" if label == upright[::-1] else ""
-    text = f"{said}{swapped}: give both the same size (labels are resized without interpolation)"
-    return "label-size", "error", text

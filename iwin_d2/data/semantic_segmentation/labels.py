@@ -125,10 +125,12 @@ def label_finding(path: str | os.PathLike) -> Finding | None:
 # ---- what is wrong ------------------------------------------------------------------------------
 
 
-def mode_finding(path: str | os.PathLike, image: Image.Image, form: LabelFormat) -> Finding | None:
+def mode_finding(
+    path: str | os.PathLike, image: Image.Image, form: LabelFormat, brief: bool = False
+) -> Finding | None:
     """What an open image file is instead of a label image, by its header; None for a label image.
 
-    The pixels are looked at only where they help the sentence.
+    Unless it is to be `brief`, the pixels are looked at where they help the sentence.
     """
     if image.format in _LOSSY:
         text = (
@@ -137,12 +139,12 @@ def mode_finding(path: str | os.PathLike, image: Image.Image, form: LabelFormat)
         )
         return "label-format", "error", text
     if image.mode == "P" and not form.accept_palette:
-        return "label-palette", "error", _palette_sentence(path, image, form)
+        return "label-palette", "error", _palette_sentence(path, image, form, brief)
     if image.mode == "F":
         text = f"{path} holds floating-point numbers: save class numbers as PNG of 8 or 16 bits"
         return "label-format", "error", text
     if image.mode not in _INDEX_MODES and image.mode != "P":
-        return "label-colours", "error", _colour_sentence(path, image)
+        return "label-colours", "error", _colour_sentence(path, image, brief)
     if exif_orientation(image) != 1:
         text = (
             f"{path} has an EXIF orientation, which labels are read without: turn its pixels, and "
@@ -152,7 +154,9 @@ def mode_finding(path: str | os.PathLike, image: Image.Image, form: LabelFormat)
     return None
 
 
-def _palette_sentence(path: str | os.PathLike, image: Image.Image, form: LabelFormat) -> str:
+def _palette_sentence(
+    path: str | os.PathLike, image: Image.Image, form: LabelFormat, brief: bool
+) -> str:
     text = f"{path} is a palette file, where class numbers are expected"
     choice = (
         "if they are the classes, as in exports of labelme and in Pascal VOC, set "
@@ -160,8 +164,10 @@ def _palette_sentence(path: str | os.PathLike, image: Image.Image, form: LabelFo
         "palette"
     )
     try:
-        values = count_values(stored_values(path, image))
+        values = {} if brief else count_values(stored_values(path, image))
     except DataError:
+        values = {}
+    if not values:
         return f"{text}: {choice.replace('they', 'the numbers of its colours')}"
     known = form.table() != BAD
     numbers = [str(value) for value in values]
@@ -173,15 +179,17 @@ def _palette_sentence(path: str | os.PathLike, image: Image.Image, form: LabelFo
     )
 
 
-def _colour_sentence(path: str | os.PathLike, image: Image.Image) -> str:
+def _colour_sentence(path: str | os.PathLike, image: Image.Image, brief: bool) -> str:
     """Which of the files with several channels it is."""
     mode = image.mode
     text = f"{path} is {'an' if mode[0] in 'RLH' else 'a'} {mode} file, where one class number a "
     text += "pixel is expected"
     try:
-        rgb = image.convert("RGB")
-        colours = rgb.getcolors(_MOST_COLOURS)
-    except Exception:  # damaged: then it is no label file anyhow
+        # Where it is damaged, it is no label file anyhow.
+        colours = [] if brief else image.convert("RGB").getcolors(_MOST_COLOURS)
+    except Exception:
+        colours = []
+    if colours == []:
         return f"{text}: save class numbers as PNG of one channel"
     if colours is None:
         return f"{text}; it looks like a photograph: check that this is the folder of the labels"

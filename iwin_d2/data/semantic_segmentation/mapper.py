@@ -10,6 +10,7 @@ from ...d2.data.detection_utils import check_image_size, read_image
 from ...d2.data.transforms import AugInput, Augmentation, AugmentationList, Transform
 from ...errors import ConfigError, DataError, UserError
 from ..mapper import depth_problem, preparation_error
+from .headers import describe_problem
 from .label_format import IGNORE_VALUE
 from .labels import read_record_label
 
@@ -57,7 +58,9 @@ class SemSegMapper:
             AugmentationError: image and labels are whole, but something in their preparation fails.
         """
         identity = f"image {dataset_dict.get('image_id')}"
-        problem = dataset_dict.get("problem") or depth_problem(dataset_dict["file_name"])
+        if "problem" in dataset_dict:
+            raise DataError(f"{identity}: {describe_problem(dataset_dict)}.")
+        problem = depth_problem(dataset_dict["file_name"])
         if problem:
             raise DataError(f"{identity}: {problem}.")
         try:
