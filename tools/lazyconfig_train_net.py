@@ -7,12 +7,10 @@ Bad input ends in one sentence and exit status 1; IWIN_D2_TRACEBACK=1 shows wher
 """
 
 import sys
-from datetime import timedelta
 
-from iwin_d2.d2.engine import default_argument_parser
 from iwin_d2.engine.cli import run_tool
 from iwin_d2.engine.detection import run_detection
-from iwin_d2.engine.launch import add_launch_arguments, launch
+from iwin_d2.engine.launch import launch_tool
 
 
 def main(argv: list[str] | None = None) -> dict:
@@ -21,19 +19,7 @@ def main(argv: list[str] | None = None) -> dict:
     Raises:
         UserError: for everything that the person can put right.
     """
-    parser = default_argument_parser(epilog=__doc__)
-    add_launch_arguments(parser)
-    args = parser.parse_args(argv)
-    return launch(
-        run_detection,
-        args.num_gpus,
-        num_machines=args.num_machines,
-        machine_rank=args.machine_rank,
-        dist_url=args.dist_url,
-        args=(args,),
-        timeout=timedelta(seconds=args.dist_timeout),
-        backend=args.dist_backend,
-    )
+    return launch_tool(run_detection, argv, epilog=__doc__)
 
 
 if __name__ == "__main__":

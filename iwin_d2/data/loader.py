@@ -145,6 +145,11 @@ class TrainLoader:
         """Images a batch, of all processes together."""
         return self._plan.batch_size
 
+    @property
+    def num_records(self) -> int:
+        """Records in the data set: an epoch."""
+        return self._plan.size
+
     def __iter__(self) -> Iterator[list[dict]]:
         self._records.seed = self._plan.seed
         release_memory()  # of the loading of the data set, before workers begin as copies

@@ -36,7 +36,12 @@ _KNOWN = {
         "test_time_augmentation",
         "sliding_window",
         "tensorboard",
+        "epochs",
+        "label_smoothing",
+        "mixing",
     ),
+    "train.epochs": ("max", "eval", "checkpoint"),
+    "train.mixing": ("mixup", "cutmix", "probability", "switch_probability"),
     "train.tensorboard": ("enabled", "sample_images"),
     "train.test_time_augmentation": ("enabled", "scales", "flip"),
     "train.sliding_window": ("enabled", "window", "stride", "batch_size"),
@@ -49,6 +54,11 @@ _KNOWN = {
 _ALWAYS = ("model", "dataloader", "train", "train.output_dir", "train.device")
 # Of these, those that are mappings or calls.
 _PARTS = ("model", "dataloader", "train", "dataloader.train", "optimizer", "lr_multiplier")
+_EPOCHS = {
+    "train.max_iter": "train.epochs.max",
+    "train.eval_period": "train.epochs.eval",
+    "train.checkpointer.period": "train.epochs.checkpoint",
+}
 _TRAINING = (
     "dataloader.train",
     "optimizer",
@@ -85,7 +95,7 @@ def check_config_keys(cfg: DictConfig, config_file: str, training: bool = True) 
                     f"Did you mean {f'{path}.{near[0]}'.lstrip('.')}?"
                 )
     for path in _ALWAYS + (_TRAINING if training else ()):
-        if not _has(cfg, path):
+        if not _has(cfg, path) and not _is_in_epochs(cfg, path):
             raise ConfigError(
                 f"{config_file} has no {path}: a config for this tool has model, dataloader, "
                 "optimizer, lr_multiplier and train (see configs/common/train.py)."
@@ -107,6 +117,12 @@ def _check_loaders(cfg: DictConfig) -> None:
                     f"dataloader.{part}.{key}={count} makes no sense: set it to a whole number, "
                     f"{low} or more."
                 )
+
+
+def _is_in_epochs(cfg: DictConfig, path: str) -> bool:
+    """Whether a classifier's config says in epochs what this setting says in iterations."""
+    key = _EPOCHS.get(path)
+    return key is not None and OmegaConf.select(cfg, key) is not None
 
 
 def _has(cfg: DictConfig, path: str) -> bool:

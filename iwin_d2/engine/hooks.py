@@ -28,10 +28,17 @@ class PeriodicCheckpointer(hooks.PeriodicCheckpointer):
 
     def before_train(self) -> None:
         super().before_train()
+        self.tidy_up(self.trainer.start_iter)
+
+    def tidy_up(self, start: int) -> None:
+        """Remove what killed runs have left half written, and more checkpoints than are to be kept.
+
+        Args:
+            start: the iteration that the training begins with.
+        """
         folder = Path(self.checkpointer.save_dir)
         for path in remove_leftovers(folder):
             logger.info("Removed %s, which a killed run has left half written.", path)
-        start = self.trainer.start_iter
         numbers = re.compile(rf"{re.escape(self.file_prefix)}_(\d{{7,}})\.pth")
         found = [(int(m[1]), path) for path in folder.iterdir() if (m := numbers.match(path.name))]
         recent = [str(path) for number, path in sorted(found) if number < start]

@@ -15,12 +15,13 @@ from urllib.parse import urlsplit
 import torch
 import torch.distributed as dist
 
+from ..d2.engine import default_argument_parser
 from ..d2.utils import comm
 from ..errors import ConfigError
 from .machines import Machines, listen
 from .processes import is_lost_connection, lost_connection_error, run_processes
 
-__all__ = ["add_launch_arguments", "launch"]
+__all__ = ["add_launch_arguments", "launch", "launch_tool"]
 
 _BACKENDS = ("nccl", "gloo")
 _NUMBERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
@@ -42,6 +43,37 @@ def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
         default=1800,
         metavar="SECONDS",
         help="how long machines and processes wait for each other (default: %(default)s)",
+    )
+
+
+def launch_tool(
+    main_func: Callable, argv: list[str] | None = None, epilog: str | None = None
+) -> Any:
+    """Call main_func(args) in the processes that a command line in Detectron2's manner asks for.
+
+    Args:
+        main_func: takes the parsed arguments.
+        argv: the command line; None for the program's own.
+        epilog: of the help text.
+
+    Returns:
+        What main_func returns in the first process.
+
+    Raises:
+        UserError: for everything that the person can put right.
+    """
+    parser = default_argument_parser(epilog=epilog)
+    add_launch_arguments(parser)
+    args = parser.parse_args(argv)
+    return launch(
+        main_func,
+        args.num_gpus,
+        num_machines=args.num_machines,
+        machine_rank=args.machine_rank,
+        dist_url=args.dist_url,
+        args=(args,),
+        timeout=timedelta(seconds=args.dist_timeout),
+        backend=args.dist_backend,
     )
 
 

@@ -24,7 +24,7 @@ def get_param_groups(
     within: str = _BACKBONE,
     layer_decay: float | None = None,
 ) -> list[dict]:
-    """Group the trainable parameters of a detector: with weight decay, and without.
+    """Group the trainable parameters of a model: with weight decay, and without.
 
     The published recipe has no weight decay on parameters whose name contains "norm". In the
     published models those are the backbone's LayerNorms alone: the BatchNorms of the box heads
@@ -32,7 +32,7 @@ def get_param_groups(
     rule is kept to the backbone by `within`. Biases decay, as published.
 
     Args:
-        model: the detector.
+        model: a detector or a segmenter.
         lr: learning rate of all groups; None leaves it to the optimizer.
         weight_decay: of the first group; None leaves it to the optimizer.
         no_decay: a parameter does not decay if its name contains one of these ...
@@ -115,7 +115,8 @@ def layer_lr_factors(
             stage = int(found[1])
             in_stage = depths[stage] if found[2] is None else int(found[2]) + 1
             return layer_decay ** (last - starts[stage] - in_stage)
-        return layer_decay**last if name.startswith(f"{within}patch_embed.") else 1.0
+        first = (f"{within}patch_embed.", f"{within}time_embed")
+        return layer_decay**last if name.startswith(first) else 1.0
 
     return factor
 

@@ -1,0 +1,151 @@
+"""Evaluation of image and video classifiers."""
+
+import csv
+import json
+import logging
+import math
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+from ...d2.evaluation import DatasetEvaluator
+from ...d2.utils import comm
+from ...errors import DataError
+from ...files import atomic_write
+from .metrics import ClassificationMetrics
+
+__all__ = ["ClassificationEvaluator"]
+
+logger = logging.getLogger(__name__)
+
+_BEST = 5
+
+
+class ClassificationEvaluator(DatasetEvaluator):
+    """Top-1, top-5 and mean class accuracy, in percent; files that say more.
+
+    Results are the same for any number of processes and any size of batches: what was said of each
+    item is gathered, put in the items' order and counted once.
+
+    Into `output_dir` it writes predictions.csv (a line for each image or video: file, class,
+    prediction, its score, the five best), per_class.csv, confusion.csv and results.json.
+    """
+
+    def __init__(
+        self, class_names: Sequence[str], output_dir: str | None = None, distributed: bool = True
+    ):
+        """Prepare to evaluate.
+
+        Args:
+            class_names: by class number.
+            output_dir: where to write; None for nowhere.
+            distributed: whether to gather from all processes.
+        """
+        self._class_names = [str(name) for name in class_names]
+        self._output_dir = output_dir
+        self._distributed = distributed
+        self.reset()
+
+    def reset(self) -> None:
+        self._files: list[str] = []
+        self._labels: list[int] = []
+        self._best: list[list[int]] = []
+        self._scores: list[list[float]] = []
+
+    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
+        """Take a batch.
+
+        Args:
+            inputs: of each item "label", "file_name" and, where files are named more than once,
+                "image_id".
+            outputs: of each "scores", Tensor[C].
+
+        Raises:
+            DataError: a label is none of the classes, or the model has another number of them.
+        """
+        scores = torch.stack([output["scores"] for output in outputs]).float()
+        count = len(self._class_names)
+        if scores.shape[1] != count:
+            raise DataError(
+                f"The model has {scores.shape[1]} classes, the test set {count}: give the model "
+                "the data set's number, or the data set's class names."
+            )
+        best = scores.topk(min(_BEST, count), dim=1)
+        for item, indices, values in zip(inputs, best.indices.tolist(), best.values.tolist()):
+            label = int(item["label"])
+            if not 0 <= label < count:
+                raise DataError(
+                    f"{item['file_name']} has the label {label}, but there are {count} classes, "
+                    f"0 to {count - 1}: correct the list."
+                )
+            self._files.append(str(item["file_name"]))
+            self._labels.append(label)
+            self._best.append(indices)
+            self._scores.append(values)
+
+    def evaluate(self) -> dict[str, dict[str, float]] | None:
+        """Return {"classification": {"top1", "top5", "mean_class_accuracy"}} in percent.
+
+        Top-5 is left out where there are five classes or fewer. None in processes other than the
+        first.
+
+        Raises:
+            DataError: there was nothing to evaluate.
+        """
+        collected = [self._files, self._labels, self._best, self._scores]
+        if self._distributed and comm.get_world_size() > 1:
+            parts = comm.gather(collected, dst=0)
+            if not comm.is_main_process():
+                return None
+            collected = [[x for part in parts for x in part[field]] for field in range(4)]
+        files, labels, best, scores = collected
+        if not files:
+            raise DataError("The test set is empty: there is nothing to evaluate.")
+        order = sorted(range(len(files)), key=lambda i: (files[i], labels[i], best[i]))
+        labels, best = np.array(labels), np.array(best)
+        metrics = ClassificationMetrics.of(labels, best, len(self._class_names))
+        results = {"top1": metrics.top1, "top5": metrics.top5}
+        if len(self._class_names) <= _BEST:
+            del results["top5"]
+        results["mean_class_accuracy"] = metrics.mean_class_accuracy
+        results = {name: 100 * value for name, value in results.items()}
+        logger.info(
+            "%d items: %s", len(files), ", ".join(f"{k} {v:.2f} %" for k, v in results.items())
+        )
+        if self._output_dir:
+            os.makedirs(self._output_dir, exist_ok=True)
+            self._write_predictions(order, files, labels, best, scores)
+            self._write_summary(metrics, results, len(files))
+        return {"classification": results}
+
+    def _write_predictions(self, order, files, labels, best, scores) -> None:
+        names = self._class_names
+        top = [f"top{rank + 1}" for rank in range(best.shape[1])]
+        with self._csv("predictions.csv") as rows:
+            rows.writerow(["file", "class", "predicted", "score", "right", *top])
+            for i in order:
+                predicted = [names[index] for index in best[i]]
+                right = int(labels[i] == best[i][0])
+                line = [files[i], names[labels[i]], predicted[0], f"{scores[i][0]:.6f}", right]
+                rows.writerow([*line, *predicted])
+
+    def _write_summary(self, metrics, results: dict[str, float], count: int) -> None:
+        names, confusion = self._class_names, metrics.confusion
+        with self._csv("per_class.csv") as rows:
+            rows.writerow(["number", "class", "items", "accuracy"])
+            for number, (name, accuracy) in enumerate(zip(names, metrics.class_accuracy)):
+                share = "" if math.isnan(accuracy) else f"{100 * accuracy:.3f}"
+                rows.writerow([number, name, confusion[number].sum(), share])
+        with self._csv("confusion.csv") as rows:
+            rows.writerow(["truth \\ predicted", *names])
+            rows.writerows([name, *row] for name, row in zip(names, confusion.tolist()))
+        with atomic_write(os.path.join(self._output_dir, "results.json"), "w") as file:
+            json.dump({"items": count, "classification": results}, file, indent=1)
+
+    @contextmanager
+    def _csv(self, name: str) -> Iterator:
+        with atomic_write(os.path.join(self._output_dir, name), "w") as file:
+            yield csv.writer(file, lineterminator="\n")

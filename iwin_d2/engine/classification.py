@@ -1,0 +1,232 @@
+"""Training and evaluation of an image or video classifier from a lazy config."""
+
+import argparse
+import logging
+import math
+import os
+
+import torch
+from torch import nn
+
+from ..checkpoint import Checkpointer
+from ..checkpoint.download import locate
+from ..config_overrides import parameter_names
+from ..d2.engine import default_setup
+from ..d2.evaluation import flatten_results_dict, inference_on_dataset, print_csv_format
+from ..d2.utils import comm
+from ..d2.utils.events import EventStorage
+from ..errors import CheckpointError, ConfigError
+from .build import build
+from .classifier_inputs import InputMaker, Scorer
+from .classifier_loop import TrainingState, train
+from .classifier_progress import ClassifierProgress
+from .classifier_settings import ClassifierSettings, set_iterations
+from .cli import make_output_dir, name_missing_values, pick_device, start_logs
+from .config_check import check_config_keys
+from .detection import load_config
+from .hooks import BestWeights, ModelEMA, PeriodicCheckpointer, tidy_metrics
+from .memory import explain_out_of_memory
+from .model_check import explain_misfit
+from .reproducible import use_deterministic_algorithms
+from .tensorboard import make_writers
+from .training import build_optimizer, distribute, load_start, save_now, scale_learning_rate
+
+__all__ = ["do_test", "do_train", "evaluate_only", "run_classification"]
+
+logger = logging.getLogger(__name__)
+
+
+@name_missing_values()
+def run_classification(args: argparse.Namespace) -> dict:
+    """Train, or with args.eval_only evaluate, as the command line says; runs in every process.
+
+    Args:
+        args: of `default_argument_parser`.
+
+    Returns:
+        The last evaluation's results.
+
+    Raises:
+        UserError: for everything that the person can put right.
+    """
+    cfg = load_config(args.config_file, args.opts)
+    check_config_keys(cfg, args.config_file, training=not args.eval_only)
+    ClassifierSettings.read(cfg.train)
+    make_output_dir(cfg.train.output_dir)
+    start_logs(cfg.train.output_dir, comm.get_rank())
+    default_setup(cfg, args)
+    cfg.train.device = pick_device(cfg.train.device)
+    return evaluate_only(cfg, args.resume) if args.eval_only else do_train(cfg, args.resume)
+
+
+def evaluate_only(cfg, resume: bool = False) -> dict:
+    """Evaluate train.init_checkpoint or, with `resume`, the output folder's last checkpoint.
+
+    Raises:
+        ConfigError: the config evaluates nothing.
+        CheckpointError: there are no weights, or they do not fit.
+    """
+    if cfg.dataloader.get("evaluator") is None:
+        raise ConfigError("--eval-only, but the config has no dataloader.evaluator: add one.")
+    settings = ClassifierSettings.read(cfg.train)
+    model = build(cfg, "model").to(cfg.train.device)
+    checkpointer = Checkpointer(model, cfg.train.output_dir)
+    resume = resume and checkpointer.has_checkpoint()
+    if not resume and not cfg.train.init_checkpoint:
+        raise CheckpointError(
+            "--eval-only needs weights: set train.init_checkpoint=FILE, or add --resume for the "
+            "last checkpoint in train.output_dir."
+        )
+    checkpointer.resume_or_load(
+        cfg.train.init_checkpoint,
+        resume=resume,
+        fill=True,
+        options=settings.common.init_options,
+    )
+    return do_test(cfg, model)
+
+
+def do_test(cfg, model: nn.Module) -> dict:
+    """Evaluate a model on cfg.dataloader.test; {} where the config has no evaluator.
+
+    An evaluator that takes `output_dir` and is not given one writes into `inference` in the run's
+    output folder.
+    """
+    if cfg.dataloader.get("evaluator") is None:
+        return {}
+    evaluator, loader = _build_evaluation(cfg)
+    scorer = Scorer(model, _input_maker(cfg, model))
+    with explain_out_of_memory(scorer), explain_misfit(model):
+        results = inference_on_dataset(scorer, loader, evaluator)
+    print_csv_format(results)
+    return results
+
+
+def do_train(cfg, resume: bool = False) -> dict:
+    """Train as the config says and return the results of the last evaluation.
+
+    Args:
+        cfg: a config with model, dataloader, optimizer, lr_multiplier and train.
+        resume: go on from the last checkpoint in train.output_dir, if there is one.
+    """
+    settings = ClassifierSettings.read(cfg.train)
+    if cfg.train.init_checkpoint and not resume:
+        locate(cfg.train.init_checkpoint)  # so that a wrong name shows before data is read
+    use_deterministic_algorithms(settings.common.deterministic)
+    model = build(cfg, "model").to(cfg.train.device)
+    optimizer = build_optimizer(cfg, model)
+    loader = build(cfg, "dataloader.train")
+    if cfg.dataloader.get("evaluator") is not None:
+        _build_evaluation(cfg)  # so that its faults show now
+    set_iterations(cfg, loader.num_records)
+    scale_learning_rate(optimizer, loader, settings.common)
+    state = _make_state(cfg, model, optimizer, loader, settings)
+    checkpointer = Checkpointer(model, cfg.train.output_dir, trainer=state)
+    run = _Run(cfg, settings, state, checkpointer)
+    run.start = load_start(cfg, checkpointer, state, resume)
+    with explain_out_of_memory(model):
+        run.train(distribute(cfg, model))
+    return run.results
+
+
+def _make_state(cfg, model, optimizer, loader, settings: ClassifierSettings) -> TrainingState:
+    common = settings.common
+    device = torch.device(cfg.train.device)
+    scaled = common.amp and (common.amp_dtype or torch.float16) == torch.float16
+    scaler = torch.amp.GradScaler(device.type, enabled=scaled and device.type == "cuda")
+    ema = ModelEMA(model, common.ema_decay) if common.ema_decay else None
+    return TrainingState(optimizer, loader, scaler, ema)
+
+
+def _input_maker(cfg, model: nn.Module) -> InputMaker:
+    data = cfg.dataloader
+    return InputMaker(
+        data.pixel_mean, data.pixel_std, model.num_classes, torch.device(cfg.train.device)
+    )
+
+
+def _build_evaluation(cfg):
+    """The evaluator and the loader of its data set."""
+    config = cfg.dataloader.evaluator
+    if "output_dir" in parameter_names(config.get("_target_")):
+        config.setdefault("output_dir", os.path.join(cfg.train.output_dir, "inference"))
+    loader = build(cfg, "dataloader.test")
+    return build(cfg, "dataloader.evaluator"), loader
+
+
+class _Run:
+    """What happens between the iterations: evaluation, checkpoints, records."""
+
+    start = 0
+
+    def __init__(self, cfg, settings: ClassifierSettings, state, checkpointer: Checkpointer):
+        self.results: dict = {}
+        self._cfg, self._settings, self._state = cfg, settings, state
+        self._checkpointer = checkpointer
+        common = settings.common
+        self._best = None
+        if common.best_metric:
+            self._best = BestWeights(checkpointer, common.best_metric, common.best_mode)
+
+    def train(self, model: nn.Module) -> None:
+        """Train the model, which may be wrapped for several processes."""
+        cfg, common = self._cfg, self._settings.common
+        writers = []
+        if comm.is_main_process():
+            if self.start > 0:
+                tidy_metrics(os.path.join(cfg.train.output_dir, "metrics.json"), self.start)
+                if self._best:
+                    self._best.resume()
+            options = cfg.train.output_dir, cfg.train.max_iter, self.start, common.tensorboard
+            (_, *writers), _ = make_writers(*options)
+            images = cfg.dataloader.train.total_batch_size * common.accumulation_steps
+            epoch = self._state.loader.num_records
+            writers = [ClassifierProgress(cfg.train.max_iter, images, epoch), *writers]
+            self._periodic = PeriodicCheckpointer(
+                self._checkpointer, **cfg.train.checkpointer, max_iter=cfg.train.max_iter
+            )
+            self._periodic.tidy_up(self.start)
+        try:
+            train(
+                model,
+                self._state,
+                _input_maker(cfg, self._checkpointer.model),
+                build(cfg, "lr_multiplier"),
+                self._settings,
+                cfg.train.max_iter,
+                writers=writers,
+                log_period=cfg.train.log_period,
+                after_iteration=self._after_iteration,
+                save=self._save_now,
+            )
+        finally:
+            for writer in writers:
+                writer.close()
+
+    def _after_iteration(self, storage: EventStorage) -> None:
+        train, done = self._cfg.train, self._state.iter + 1
+        if comm.is_main_process():
+            self._periodic.step(self._state.iter)
+        due = train.eval_period > 0 and done % train.eval_period == 0
+        finished = done == train.max_iter
+        if due or finished:
+            self._evaluate(storage)
+        if finished and self._state.ema and comm.is_main_process():
+            self._checkpointer.save_weights("model_final_ema", self._state.ema.model)
+
+    def _evaluate(self, storage: EventStorage) -> None:
+        ema = self._state.ema
+        model = ema.model if ema else self._checkpointer.model
+        self.results.clear()
+        self.results.update(do_test(self._cfg, model))
+        flat = flatten_results_dict(self.results)
+        flat = {name: value for name, value in flat.items() if math.isfinite(value)}
+        if flat and comm.is_main_process():
+            storage.put_scalars(**flat, smoothing_hint=False)
+            if self._best:
+                self._best.consider(flat, model, self._state.iter)
+
+    def _save_now(self) -> str:
+        path = save_now(self._checkpointer, self._state) if comm.is_main_process() else ""
+        comm.synchronize()  # the first to end would have the others ended, who may be saving
+        return path
