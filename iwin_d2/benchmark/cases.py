@@ -23,6 +23,7 @@ CASES: dict[str, Callable[..., Iterable[str]]] = {
         "video",
         "profile",
         "detector",
+        "segmentation",
         "quickstart",
         "frameworks",
         "loading",

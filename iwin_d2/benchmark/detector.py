@@ -17,9 +17,7 @@ from ..d2.config import instantiate
 from ..d2.framework import USE_DETECTRON2
 from ..d2.structures import Boxes, Instances, PolygonMasks
 from ..d2.utils.events import EventStorage
-from .rates import time_with_rates
-from .table import against, table
-from .timing import peak_memory
+from .whole_models import compare
 
 __all__ = ["benchmark_detector"]
 
@@ -64,21 +62,8 @@ def _compare(
     rounds: int,
 ) -> list[str]:
     builds = {name: partial(build, make, training, images, size) for name, make in models.items()}
-    times, rates = time_with_rates({name: made() for name, made in builds.items()}, rounds)
-    peaks = {name: peak_memory(made) for name, made in builds.items()}
-    goals = {SWIN: "at least 1"}
-    rows = [
-        (
-            name,
-            f"{1000 * seconds:.0f}",
-            against(f"{ratio:.2f}", goals.get(name)),
-            f"{peaks[name]:.0f}",
-        )
-        for name, (seconds, ratio) in times.items()
-    ]
     framework = "Detectron2" if USE_DETECTRON2 else "native; Detectron2 is not installed"
-    note = f"Ours on {framework}. In the same rounds: {rates.describe()}."
-    return table(title, ("", "median ms", "time / ours", "peak MiB"), rows, note)
+    return compare(title, builds, rounds, f"Ours on {framework}.", {SWIN: "at least 1"})
 
 
 def build(make: Callable[[], nn.Module], training: bool, images: int, size: tuple[int, int]) -> Run:

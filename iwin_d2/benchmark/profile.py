@@ -15,7 +15,7 @@ from .table import table
 from .target import CPU, Target
 from .timing import take_turns
 
-__all__ = ["OTHER", "benchmark_profile", "time_by_group"]
+__all__ = ["OTHER", "benchmark_profile", "profile_in_turn", "time_by_group"]
 
 OTHER = "other: giving memory back, Python"
 
@@ -32,18 +32,19 @@ def benchmark_profile(rounds: int = 5, target: Target = CPU) -> Iterator[str]:
 def _compare(what: str, shape: tuple[int, ...], backward: bool, rounds: int) -> list[str]:
     """Return the lines of a table of ours and the published formulation."""
     runs = {name: build(MODELS[name], shape, backward) for name in (OURS, PUBLISHED)}
+    return profile_in_turn(f"backbone T, {what}: where the time goes", runs, rounds)
+
+
+def profile_in_turn(title: str, runs: dict[str, Callable[[], object]], rounds: int) -> list[str]:
+    """Return the lines of a table of what each group of operators takes of each run."""
     times = time_by_group(runs, rounds)
     groups = {group for found in times.values() for group in found}
     rows = [
         (group, *(cell for found in times.values() for cell in _cells(found, group)))
         for group in sorted(groups, key=partial(order, last=OTHER))
     ]
-    return table(
-        f"backbone T, {what}: where the time goes",
-        ("", *(cell for name in times for cell in (f"{name}, ms", "share"))),
-        rows,
-        f"Medians of {rounds} passes, in turn.",
-    )
+    header = ("", *(cell for name in times for cell in (f"{name}, ms", "share")))
+    return table(title, header, rows, f"Medians of {rounds} passes, in turn.")
 
 
 def time_by_group(
