@@ -89,6 +89,25 @@ def detector(task: str, size: str = "Iwin-T", *, memory: bool = False) -> nn.Mod
     return build(lambda: instantiate(model), memory=memory)
 
 
+def segmenter(
+    size: str = "Iwin-T", *, head: str = "upernet", num_classes: int = 150, memory: bool = False
+) -> nn.Module:
+    """A segmenter of a published size, by default without memory for its weights.
+
+    Args:
+        size: "Iwin-T", ...
+        head: "upernet" or "semantic_fpn".
+        num_classes: of pixels.
+        memory: whether it is to have weights, random ones.
+    """
+    model = _config(f"configs/common/models/{head}_iwin.py")
+    embed_dim, depths = SIZES[size]
+    backbone = model.backbone.get("bottom_up", model.backbone)
+    backbone.update(embed_dim=embed_dim, depths=list(depths), num_heads=list(HEADS[size]))
+    model.sem_seg_head.num_classes = num_classes
+    return build(lambda: instantiate(model), memory=memory)
+
+
 def small_detector(project: str = "cascade_mask_rcnn", num_classes: int = 5, *, boxes=False):
     """A detector of a few million random parameters, of the configs for one's own data."""
     model = _config(f"projects/{project}/configs/custom_coco_small{'_boxes' if boxes else ''}.py")

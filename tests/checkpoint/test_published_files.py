@@ -12,6 +12,7 @@ from published_files import (
     detector_file,
     manifest,
     manifests,
+    segmenter,
 )
 
 from iwin_d2.checkpoint import convert_checkpoint
@@ -22,7 +23,8 @@ from iwin_d2.checkpoint.shapes import expected_shapes
 from iwin_d2.modeling import IwinTransformer, iwin_video_classifier
 
 SHARED = ROOT.parent / "shared/manifests"
-CLASSIFIERS, DETECTORS, VIDEO = manifests("cls"), manifests("det"), manifests("vid")
+CLASSIFIERS, DETECTORS = manifests("cls"), manifests("det")
+SEGMENTERS, VIDEO = manifests("seg"), manifests("vid")
 
 
 def size_of(name):
@@ -61,7 +63,7 @@ def test_every_key_of_a_published_classifier_is_known(name):
     assert sum(map(math.prod, shapes.values())) == CLASSIFIERS[name]["params"]
 
 
-@pytest.mark.parametrize("name", [*CLASSIFIERS, *DETECTORS, *VIDEO])
+@pytest.mark.parametrize("name", [*CLASSIFIERS, *DETECTORS, *SEGMENTERS, *VIDEO])
 def test_every_published_file_is_converted_whole(tmp_path, name):
     write = classifier_file if name in CLASSIFIERS else detector_file
     report = convert_checkpoint(write(tmp_path / "any.pth", name))
@@ -80,10 +82,7 @@ def test_what_a_published_model_is(name):
     classes = {"cls": 1000, "det": 80, "seg": 150, "vid": 400}
     found = set()
     for model, published in manifests(name).items():
-        layout = find_layout(published["state_dict"])
-        architecture = describe(
-            {layout.rename(k) or k: tuple(v) for k, v in published["state_dict"].items()}
-        )
+        architecture = describe(renamed(published))
         assert architecture.size == size_of(model)
         assert architecture.num_classes == classes[name]
         assert architecture.in_chans == 3
@@ -99,17 +98,12 @@ def test_every_key_of_a_published_video_classifier_is_the_models(name):
     assert sum(map(math.prod, shapes.values())) == VIDEO[name]["params"]
 
 
-@pytest.mark.parametrize("kind", ["seg"])
-def test_the_backbone_of_segmenters_has_its_place(kind):
-    for published in manifests(kind).values():
-        layout = find_layout(published["state_dict"])
-        names = {key: layout.rename(key) for key in published["state_dict"]}
-        lacking = {key.split(".")[0] for key, name in names.items() if name is None}
-        assert lacking == {"decode_head", "auxiliary_head"}
-        shapes = {names[k]: tuple(v) for k, v in published["state_dict"].items() if names[k]}
-        every = {names[k] or k: tuple(v) for k, v in published["state_dict"].items()}
-        assert describe(every).task == "UPerNet"
-        assert shapes == expected_shapes(describe(every))
+@pytest.mark.parametrize("name", SEGMENTERS)
+def test_every_key_of_a_published_segmenter_is_one_of_the_config(name):
+    model = segmenter(size_of(name))
+    shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    assert renamed(SEGMENTERS[name]) == shapes == expected_shapes(describe(shapes))
+    assert sum(p.numel() for p in model.parameters()) == SEGMENTERS[name]["params"]
 
 
 def test_the_table_has_every_published_file_once():
