@@ -219,6 +219,68 @@ def cascade(_folder):
     return results
 
 
+# --- a small segmenter under DistributedDataParallel
+
+SEGMENTER = ROOT / "configs/common/models/upernet_iwin.py"
+IGNORED = 255
+
+
+def build_segmenter():
+    """Without what is random in training."""
+    model = LazyConfig.load(str(SEGMENTER)).model
+    small = {"embed_dim": 8, "depths": [1] * 4, "num_heads": [1, 1, 2, 2], "window_size": 4}
+    model.backbone.update(drop_path_rate=0.0, **small)
+    model.sem_seg_head.update(num_classes=3, channels=8, pool_scales=[1, 2], dropout=0.0)
+    model.sem_seg_head.auxiliary.update(channels=8, dropout=0.0)
+    torch.manual_seed(0)
+    return instantiate(model).train()
+
+
+def labelled_images(rank, ignored):
+    """Two images of a process, 64 x 64; `ignored` rows of their labels do not count."""
+    generator = torch.Generator().manual_seed(rank)
+    batch = []
+    for _ in range(2):
+        pixels = torch.randint(0, 256, (3, 64, 64), generator=generator, dtype=torch.uint8)
+        labels = torch.randint(0, 3, (64, 64), generator=generator)
+        labels[:ignored] = IGNORED
+        batch.append({"image": pixels, "sem_seg": labels, "height": 64, "width": 64})
+    return batch
+
+
+# How many rows of the labels are ignored in each process.
+SEGMENTER_CASES = {"some pixels": (8, 8), "all pixels of one process": (64, 0), "all": (64, 64)}
+
+
+def segmenter_gradients(model, batch):
+    """Losses of a batch; the gradients are left in the model."""
+    model.zero_grad()
+    losses = model(batch)
+    sum(losses.values()).backward()
+    return {name: loss.detach() for name, loss in losses.items()}
+
+
+def segmenter_state(model):
+    """What a step leaves: gradients and statistics."""
+    return {
+        "gradients": {k: p.grad for k, p in model.named_parameters() if p.requires_grad},
+        "statistics": {k: b for k, b in model.named_buffers() if "running" in k},
+    }
+
+
+def segmenter(_folder):
+    rank = comm.get_rank()
+    torch.set_num_threads(1)
+    results = {}
+    for name, ignored in SEGMENTER_CASES.items():
+        model = convert_sync_batch_norm(build_segmenter())
+        wrapped = create_ddp_model(model, device_ids=None, find_unused_parameters=False)
+        for _ in range(2):  # an unused parameter is found in the second step
+            losses = segmenter_gradients(wrapped, labelled_images(rank, ignored[rank]))
+        results[name] = {"losses": losses, **segmenter_state(model)}
+    return results
+
+
 # --- evaluation
 
 LOOPBACK = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
@@ -367,5 +429,13 @@ def registered(name, path):
 
 CHECKS = {
     check.__name__: check
-    for check in (communication, batch_norm, conversion, cascade, evaluation, segmentation)
+    for check in (
+        communication,
+        batch_norm,
+        conversion,
+        cascade,
+        segmenter,
+        evaluation,
+        segmentation,
+    )
 }

@@ -162,6 +162,37 @@ def test_gradients_are_the_mean_over_both_halves(found, one_thread, name):
         torch.testing.assert_close(gradient, mean, rtol=1e-4, atol=atol)
 
 
+@pytest.mark.parametrize("name", checks.SEGMENTER_CASES)
+def test_segmenters_in_two_processes_learn_as_in_one(found, one_thread, name):
+    """BatchNorm over both batches; the gradients are the mean of both processes' own."""
+    first, second = (result[name] for result in found("segmenter"))
+    ignored = checks.SEGMENTER_CASES[name]
+    batches = [checks.labelled_images(rank, ignored[rank]) for rank in range(WORLD_SIZE)]
+    model = checks.build_segmenter()
+    for _ in range(2):
+        losses = checks.segmenter_gradients(model, [*batches[0], *batches[1]])
+    joint = checks.segmenter_state(model)
+    for key, value in joint["statistics"].items():
+        for rank in (first, second):
+            torch.testing.assert_close(rank["statistics"][key], value, rtol=1e-4, atol=1e-5)
+    counted = [64 - rows for rows in ignored]
+    assert set(losses) == {"loss_sem_seg", "loss_sem_seg_aux"}
+    for key, loss in losses.items():
+        parts = [float(rank["losses"][key]) for rank in (first, second)]
+        assert all((part == 0) == (count == 0) for part, count in zip(parts, counted))
+        weighted = sum(part * count for part, count in zip(parts, counted))
+        assert weighted == pytest.approx(float(loss) * sum(counted), rel=1e-4)
+    # A process without a pixel that counts adds nothing, and is counted in the mean.
+    share = max(sum(map(bool, counted)), 1) / WORLD_SIZE
+    assert joint["gradients"].keys() == first["gradients"].keys()
+    for key, gradient in first["gradients"].items():
+        torch.testing.assert_close(gradient, second["gradients"][key], rtol=0, atol=0)
+        expected = joint["gradients"][key] * share
+        atol = 1e-7 + 1e-4 * float(expected.abs().max())
+        torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=atol)
+        assert bool(gradient.any()) or not any(counted) or not bool(expected.any()), key
+
+
 @pytest.mark.parametrize("masks", [True, False])
 @pytest.mark.parametrize("size", checks.EVALUATION_SIZES)
 def test_evaluation_gathers_uneven_shares(found, size, masks):
