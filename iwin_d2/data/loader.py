@@ -35,7 +35,7 @@ _SAME_SHAPE_TRIES = 100  # how often a stand-in of the same orientation is looke
 
 
 def build_train_loader(
-    dataset: list[dict],
+    dataset: Sequence[dict],
     *,
     mapper: Callable[[dict], dict | None],
     total_batch_size: int,
@@ -49,8 +49,10 @@ def build_train_loader(
     """Build the endless loader of a training: batches, lists of what `mapper` makes of records.
 
     Args:
-        dataset: the records, dicts in Detectron2's format.
+        dataset: the records, dicts in Detectron2's format. A list is packed, so that workers share
+            it; what is none (`data.video.records.VideoList`) is taken as it is.
         mapper: makes the model's input of a record; where it returns None another record is taken.
+            Its `unit`, "image" by default, is what messages call a record.
         total_batch_size: images a batch, of all processes together.
         aspect_ratio_grouping: whether the images of a batch are all upright or all lying, so that
             little padding is needed; wants `width` and `height` in the records.
@@ -67,7 +69,8 @@ def build_train_loader(
         ConfigError: the batch cannot be divided by the processes; settings that make no sense.
     """
     if not len(dataset):
-        raise DataError("The training set is empty: there is no image to train on.")
+        unit = getattr(mapper, "unit", "image")
+        raise DataError(f"The training set is empty: there is no {unit} to train on.")
     share, rest = divmod(total_batch_size, comm.get_world_size())
     if share <= 0 or rest:
         raise ConfigError(
@@ -86,9 +89,10 @@ def build_train_loader(
     if not max_bad_images and hasattr(mapper, "check_records"):
         mapper.check_records(dataset)
     groups = _orientations(dataset) if aspect_ratio_grouping else None
+    packed = DatasetFromList(dataset) if isinstance(dataset, list) else dataset
     seed = int(comm.shared_random_seed() if seed is None else seed)
     return TrainLoader(
-        _MappedRecords(DatasetFromList(dataset), mapper, groups, max_bad_images),
+        _MappedRecords(packed, mapper, groups, max_bad_images),
         BatchPlan(len(dataset), total_batch_size, seed, groups),
         num_workers=num_workers,
         pin_memory=pin_memory,
@@ -256,6 +260,7 @@ class _MappedRecords(Dataset):
     ):
         self._records = records
         self._mapper = mapper
+        self._unit = getattr(mapper, "unit", "image")
         self._groups = groups
         self._max_bad = max_bad_images
         # A mark for each bad record, in memory that all workers share.
@@ -275,7 +280,9 @@ class _MappedRecords(Dataset):
                     return item
                 tried.add(index)
                 index = self._stand_in(index, tried)
-        raise DataError("The mapper can use none of the training images: check the data set.")
+        raise DataError(
+            f"The mapper can use none of the training {self._unit}s: check the data set."
+        )
 
     def _map(self, index: int) -> dict | None:
         """The mapped record; None if it is left out."""
@@ -290,8 +297,8 @@ class _MappedRecords(Dataset):
                 raise self._too_many(error) from error
             self._bad[index] = 1
             logger.warning(
-                "Left out bad image %d of at most %d (dataloader.train.max_bad_images): %s",
-                *(int(self._bad.sum()), self._max_bad, error.sentence),
+                "Left out bad %s %d of at most %d (dataloader.train.max_bad_images): %s",
+                *(self._unit, int(self._bad.sum()), self._max_bad, error.sentence),
             )
             return None
 
@@ -299,8 +306,8 @@ class _MappedRecords(Dataset):
         if not self._max_bad:
             return error
         return DataError(
-            f"More than dataloader.train.max_bad_images={self._max_bad} images are bad; the next "
-            f"one: {error.sentence}"
+            f"More than dataloader.train.max_bad_images={self._max_bad} {self._unit}s are bad; the "
+            f"next one: {error.sentence}"
         )
 
     def _stand_in(self, index: int, tried: set[int]) -> int:
@@ -337,7 +344,7 @@ def _seeded(*entropy: int) -> Iterator[None]:
             torch.set_rng_state(before[2])
 
 
-def _orientations(records: list[dict]) -> np.ndarray:
+def _orientations(records: Sequence[dict]) -> np.ndarray:
     """1 for each record that is wider than high, else 0."""
     try:
         return np.array([r["width"] > r["height"] for r in records], dtype=np.uint8)
