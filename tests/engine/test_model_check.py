@@ -52,6 +52,21 @@ def test_other_numbers_of_classes_are_refused(cfg):
     check_num_classes(Model(80), cfg, "train")
 
 
+def test_segmenters_of_other_numbers_of_classes_are_refused(cfg):
+    model = Model(80)
+    model.sem_seg_head, model.roi_heads = Heads(2), None
+    check_num_classes(model, cfg, "train")
+    MetadataCatalog.get("model_check").stuff_classes = ["sky", "road", "tree"]
+    message = r"model\.sem_seg_head is made for 2 .*has 3: set model\.sem_seg_head\.num_classes=3"
+    with pytest.raises(ConfigError, match=message):
+        check_num_classes(model, cfg, "train")
+    model.sem_seg_head = Heads(3)
+    check_num_classes(model, cfg, "train")
+    model.roi_heads = Heads(3)
+    with pytest.raises(ConfigError, match=r"set model\.roi_heads\.num_classes=2"):
+        check_num_classes(model, cfg, "train")
+
+
 def test_the_innermost_part_is_named():
     model = Model()
     message = r"part body\.1 cannot take .*RuntimeError: mat1"
