@@ -17,7 +17,14 @@ from ...d2.data.transforms import (
 )
 from .label_format import IGNORE_VALUE
 
-__all__ = ["PIXEL_MEAN", "PadTo", "PadToTransform", "RandomCropByLabels", "ResizeByRatio"]
+__all__ = [
+    "PIXEL_MEAN",
+    "LabelResizeTransform",
+    "PadTo",
+    "PadToTransform",
+    "RandomCropByLabels",
+    "ResizeByRatio",
+]
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)  # of ImageNet, RGB
 
@@ -54,13 +61,25 @@ class ResizeByRatio(Augmentation):
         height, width = image.shape[:2]
         ratio = np.random.uniform(*self.ratio_range)
         new_height, new_width = self.fitted(height, width, ratio)
-        return ResizeTransform(height, width, new_height, new_width, self.interp)
+        return LabelResizeTransform(height, width, new_height, new_width, self.interp)
 
     def fitted(self, height: int, width: int, ratio: float) -> tuple[int, int]:
         """The new (height, width) for a ratio; at least one pixel each."""
         shorter, longer = sorted(int(side * ratio) for side in self.size)
         scale = min(longer / max(height, width), shorter / min(height, width))
         return max(int(height * scale + 0.5), 1), max(int(width * scale + 0.5), 1)
+
+
+class LabelResizeTransform(ResizeTransform):
+    """A `ResizeTransform` that also takes the nearest pixel of labels wider than a byte.
+
+    Detectron2's own refuses integers there, and takes other pixels of floats.
+    """
+
+    def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
+        """Resize labels [H, W] of uint8, int32 or float32."""
+        picture = Image.fromarray(np.ascontiguousarray(segmentation))
+        return np.asarray(picture.resize((self.new_w, self.new_h), Image.NEAREST))
 
 
 class RandomCropByLabels(Augmentation):
@@ -122,7 +141,7 @@ def _count(labels: np.ndarray) -> np.ndarray:
     """How many pixels have each number: int64, as long as the greatest number asks for."""
     if labels.dtype == np.uint8:  # several times faster than NumPy's
         return np.array(Image.fromarray(labels).histogram(), dtype=np.int64)
-    return np.bincount(labels.ravel())
+    return np.bincount(labels.ravel().astype(np.int64))
 
 
 class PadTo(Augmentation):

@@ -76,6 +76,8 @@ class SemSegMapper:
         image = read_image(record["file_name"], format=self.image_format)
         labels = self._read_labels(record, image.shape[:2]) if self.is_train else None
         check_image_size(record, image)
+        if labels is not None and labels.dtype != np.uint8:
+            labels = labels.astype(np.float32)  # Detectron2's transforms refuse other integers
         augmented = AugInput(image, sem_seg=labels)
         self.augmentations(augmented)
         for key in _BUSY:

@@ -106,6 +106,27 @@ def test_labels_go_where_their_pixels_go(tmp_path):
         assert (image[~inside] == 124).all()  # the mean of the first channel
 
 
+def test_more_classes_than_a_byte_holds(tmp_path):
+    make_set(tmp_path, ["a"], classes=500)
+    write_labels(tmp_path / "labels" / "a.png", LABELS.astype(np.uint16) * 100)
+    (record,) = records(tmp_path, ignore_value=9999)
+    wide = SemSegMapper(
+        True,
+        augmentations=[
+            ResizeByRatio((60, 40), (1.0, 1.0)),
+            RandomCropByLabels((40, 40), ignore_value=9999),
+            T.RandomFlip(),
+            PadTo((50, 40), label_value=9999),
+        ],
+        ignore_value=9999,
+    )
+    labels = wide(record)["sem_seg"]
+    assert labels.dtype == torch.int64 and labels.shape == (50, 40)
+    assert labels.unique().tolist() == [0, 100, 200, 300, 400, 9999]
+    with pytest.raises(ConfigError, match="set it, and the head's, to a number beyond them"):
+        mapper()(record)
+
+
 def test_a_picture_smaller_than_the_crop(tmp_path):
     record = records(tmp_path)[0]
     mapped = mapper(augmentations=[RandomCropByLabels((64, 64)), PadTo((64, 64))])(record)
