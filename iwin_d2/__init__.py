@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from .timm_registration import register_when_imported
+
 if TYPE_CHECKING:
     from .engine.predictor import Predictor
 
@@ -20,3 +22,6 @@ def __getattr__(name: str):
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+register_when_imported()
