@@ -2,7 +2,7 @@
 """Draw pictures of data, predictions and attention.
 
     tools/visualize.py data --config-file FILE --output DIR [key=value ...]
-    tools/visualize.py predictions --config-file FILE --results FILE --output DIR [key=value ...]
+    tools/visualize.py predictions --config-file FILE --results PATH --output DIR [key=value ...]
     tools/visualize.py predictions --config-file FILE --weights FILE --output DIR [key=value ...]
     tools/visualize.py attention --config-file FILE --weights FILE --image FILE --output PNG ...
 
@@ -10,7 +10,8 @@ data: images of the config's training set as they are annotated, and beside it a
 them after augmentation.
 
 predictions: ground truth of the config's test set beside what a model predicted on it, the worst
-images first; from the coco_instances_results.json that every evaluation writes, or by running a
+images first; from what an evaluation has written (the file coco_instances_results.json; of semantic
+segmentation the folder labels, with dataloader.evaluator.save_labels=True), or by running a
 checkpoint. With --output FILE.png, one sheet of images spread evenly over the set instead.
 
 attention: which tokens of an image an interleaved window holds, and where one of them attends.
@@ -31,6 +32,7 @@ from iwin_d2.engine.model_check import check_num_classes, dataset_names
 from iwin_d2.engine.objects import check_class_names, spread
 from iwin_d2.errors import ConfigError
 from iwin_d2.visualize import (
+    are_labelled,
     attention_of_file,
     attention_picture,
     check_images,
@@ -38,10 +40,16 @@ from iwin_d2.visualize import (
     contact_sheet,
     describe_attention,
     draw_data,
+    draw_label_data,
     draw_worst,
+    draw_worst_labels,
+    label_sheet,
     load_results,
+    predict_labels,
     predict_records,
     save_picture,
+    saved_labels,
+    stuff_classes,
 )
 
 
@@ -80,12 +88,13 @@ def _data_arguments(command: argparse.ArgumentParser) -> None:
 def _prediction_arguments(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     source = command.add_mutually_exclusive_group(required=True)
-    source.add_argument("--results", metavar="FILE", help="COCO results json")
+    text = "COCO results json; of semantic segmentation, the folder of predicted label images"
+    source.add_argument("--results", metavar="PATH", help=text)
     source.add_argument("--weights", metavar="FILE", help="a checkpoint to run on the test set")
     text = "folder for pictures, worst images first, index.html and index.csv; or a .png: one sheet"
     add("--output", required=True, metavar="PATH", help=text)
     add("--max-images", type=count(1), default=12, metavar="N", help="how many to draw (12)")
-    add("--score-threshold", type=score, default=0.5, metavar="SCORE", help="(0.5)")
+    add("--score-threshold", type=score, metavar="SCORE", help="of detectors (0.5)")
     text = "with --weights: run on so many images, spread evenly, instead of all"
     add("--run-on", type=count(1), metavar="N", help=text)
     add("--batch-size", type=count(1), default=1, metavar="N", help="images in one pass (1)")
@@ -105,8 +114,8 @@ def _attention_arguments(command: argparse.ArgumentParser) -> None:
     add("--at", type=_point, metavar="X,Y", help=text)
 
 
-def _ids(text: str) -> list[int]:
-    return [count(0)(part) for part in text.split(",")]
+def _ids(text: str) -> list[str]:
+    return text.split(",")
 
 
 def _head(text: str) -> int | str:
@@ -136,17 +145,19 @@ def draw_samples(args: argparse.Namespace) -> None:
     records = build(cfg, f"dataloader.{args.part}.dataset")
     records = choose_records(records, args.image_ids, args.max_images)
     mapper = build(cfg, f"dataloader.{args.part}.mapper")
+    options = {
+        "draws": args.draws,
+        "seed": args.seed,
+        "image_format": getattr(mapper, "image_format", "RGB"),
+    }
     metadata = MetadataCatalog.get(name)
-    check_class_names(metadata, args.config_file)
-    index = draw_data(
-        records,
-        mapper,
-        metadata.thing_classes,
-        args.output,
-        draws=args.draws,
-        seed=args.seed,
-        image_format=getattr(mapper, "image_format", "RGB"),
-    )
+    if are_labelled(records):
+        options["ignore_value"] = getattr(mapper, "ignore_value", 255)
+        names = stuff_classes(metadata, args.config_file)
+        index = draw_label_data(records, mapper, names, args.output, **options)
+    else:
+        check_class_names(metadata, args.config_file)
+        index = draw_data(records, mapper, metadata.thing_classes, args.output, **options)
     print(f"{len(records)} images of {name} are drawn in {args.output}: see {index}")
 
 
@@ -154,28 +165,67 @@ def draw_predictions(args: argparse.Namespace) -> None:
     """Draw a config's test set beside predictions: the worst images, or a contact sheet."""
     cfg = load_config(args.config_file, args.opts)
     name = _dataset_name(cfg, "test", args.config_file)
-    results = load_results(args.results) if args.results else None
+    given = args.results is not None
+    results = load_results(args.results) if given and not Path(args.results).is_dir() else None
     predictor = Predictor(args.config_file, args.weights, args.opts) if args.weights else None
-    records, metadata = build(cfg, "dataloader.test.dataset"), MetadataCatalog.get(name)
-    if results is not None:
-        check_images(results, records, args.results, name)
-    else:
-        check_class_names(metadata, args.config_file)
+    records = build(cfg, "dataloader.test.dataset")
+    draw = _draw_labels if are_labelled(records) else _draw_objects
+    if predictor is not None:
         check_num_classes(predictor.model, predictor.cfg, "test")
+    drawn = draw(args, records, name, results, predictor)
+    print(f"Ground truth and predictions of {args.config_file} are drawn in {drawn}")
+
+
+def _draw_objects(args: argparse.Namespace, records: list, name: str, results, predictor):
+    metadata = MetadataCatalog.get(name)
+    if predictor is not None:
+        check_class_names(metadata, args.config_file)
         records = spread(records, args.run_on) if args.run_on else records
         results = predict_records(
             predictor, records, metadata, batch_size=args.batch_size, workers=args.workers
         )
-    draw = contact_sheet if Path(args.output).suffix.lower() == ".png" else draw_worst
-    drawn = draw(
-        records,
-        results,
-        metadata,
-        args.output,
-        max_images=args.max_images,
-        score_threshold=args.score_threshold,
-    )
-    print(f"Ground truth and predictions of {args.config_file} are drawn in {drawn}")
+    elif results is None:
+        raise ConfigError(
+            f"{args.results} is a folder, but the data set {name!r} is one of objects: give the "
+            "coco_instances_results.json of an evaluation."
+        )
+    else:
+        check_images(results, records, args.results, name)
+    threshold = 0.5 if args.score_threshold is None else args.score_threshold
+    options = {"max_images": args.max_images, "score_threshold": threshold}
+    draw = contact_sheet if _is_png(args.output) else draw_worst
+    return draw(records, results, metadata, args.output, **options)
+
+
+def _draw_labels(args: argparse.Namespace, records: list, name: str, results, predictor):
+    if args.score_threshold is not None:
+        raise ConfigError(
+            f"--score-threshold is for detectors, but {name!r} is a data set of semantic "
+            "segmentation: leave it out."
+        )
+    if results is not None:
+        raise ConfigError(
+            f"{args.results} holds objects, but {name!r} is a data set of semantic segmentation: "
+            "give the folder labels that an evaluation has written with "
+            "dataloader.evaluator.save_labels=True."
+        )
+    names = stuff_classes(MetadataCatalog.get(name), args.config_file)
+    if predictor is not None:
+        records = spread(records, args.run_on) if args.run_on else records
+    if _is_png(args.output):
+        records = spread(records, args.max_images)
+    if predictor is not None:
+        options = {"batch_size": args.batch_size, "workers": args.workers}
+        predicted = predict_labels(predictor, records, **options)
+    else:
+        predicted = saved_labels(Path(args.results), records, len(names))
+    if _is_png(args.output):
+        return label_sheet(predicted, names, args.output)
+    return draw_worst_labels(predicted, names, args.output, max_images=args.max_images)
+
+
+def _is_png(output: str) -> bool:
+    return Path(output).suffix.lower() == ".png"
 
 
 def draw_attention(args: argparse.Namespace) -> None:

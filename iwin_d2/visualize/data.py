@@ -18,7 +18,7 @@ __all__ = ["choose_records", "draw_data", "to_rgb"]
 
 
 def choose_records(
-    records: Sequence[dict], image_ids: Sequence[int] | None, max_images: int
+    records: Sequence[dict], image_ids: Sequence[int | str] | None, max_images: int
 ) -> list[dict]:
     """The records of the ids; `max_images` spread evenly over the data set for None.
 
@@ -29,14 +29,15 @@ def choose_records(
         raise DataError("There are no images to draw: the data set is empty.")
     if image_ids is None:
         return spread(records, max_images)
-    by_id = {record["image_id"]: record for record in records}
-    unknown = [number for number in image_ids if number not in by_id]
+    by_id = {str(record["image_id"]): record for record in records}
+    unknown = [name for name in image_ids if str(name) not in by_id]
     if unknown:
+        known = sorted((record["image_id"] for record in records), key=lambda i: (str(type(i)), i))
         raise DataError(
             f"The data set has no image of id {unknown[0]}: its {len(by_id)} images have ids from "
-            f"{min(by_id)} to {max(by_id)} (images without objects may have been left out)."
+            f"{known[0]} to {known[-1]} (images without objects may have been left out)."
         )
-    return [by_id[number] for number in image_ids]
+    return [by_id[str(name)] for name in image_ids]
 
 
 def draw_data(

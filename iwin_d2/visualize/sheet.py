@@ -18,7 +18,7 @@ from ..engine.panels import FAINT, INK, PAPER, draw_legend, legend_lines, load_f
 from ..errors import DataError
 from .output import number_of, save_picture
 
-__all__ = ["contact_sheet"]
+__all__ = ["contact_sheet", "lay_out_pairs"]
 
 _GAP = 6  # pixels between tiles
 _PAIR_GAP = 24  # between one pair of tiles and the next
@@ -71,14 +71,22 @@ def contact_sheet(
         pairs.append((tiles, f"{os.path.basename(record['file_name'])}: {counts}"))
     legend = [(names[c], class_color(c)) for c in sorted(legend_classes)]
     titles = ("ground truth", f"predictions, score {score_threshold:g} or more")
-    sheet = _lay_out(pairs, titles, legend, min(pairs_per_row, len(chosen)), tile_size)
+    sheet = lay_out_pairs(pairs, titles, legend, min(pairs_per_row, len(chosen)), tile_size)
     return save_picture(sheet, output)
 
 
-def _lay_out(
+def lay_out_pairs(
     pairs: list, titles: tuple[str, str], legend: list, pairs_per_row: int, tile_size: int
 ) -> Image.Image:
-    """Put the pairs of tiles on one sheet: titles above the columns, the legend below."""
+    """Put pairs of tiles on one sheet: titles above the columns, the legend below.
+
+    Args:
+        pairs: two tiles and a caption each.
+        titles: of the left and of the right tile.
+        legend: names with colours.
+        pairs_per_row: side by side.
+        tile_size: pixels of the longer side of tiles, at most.
+    """
     title_font, font = load_font(18), load_font(14)
     rows = [pairs[i : i + pairs_per_row] for i in range(0, len(pairs), pairs_per_row)]
     heights = [max(tile.height for tiles, _ in row for tile in tiles) for row in rows]
