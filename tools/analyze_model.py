@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""Count the parameters, multiply-adds and activations of detectors, module by module.
+"""Count the parameters, multiply-adds and activations of detectors and segmenters.
 
     tools/analyze_model.py mask_rcnn/mask_rcnn_iwin_t_1x_coco
     tools/analyze_model.py CONFIG.py --size 640x640 --depth 4 model.roi_heads.num_classes=3
     tools/analyze_model.py mask_rcnn/mask_rcnn_iwin_t_1x_coco mask_rcnn/mask_rcnn_iwin_s_1x_coco
+    tools/analyze_model.py --size 512x2048 semantic_segmentation/upernet_iwin_t_512_160k_ade20k
 
-A model is a name of iwin_d2.model_zoo or the file of a lazy config; several are compared, a row
-each. Weights are random, and all proposals and detections that a config allows are made.
+A model is a name of iwin_d2.model_zoo or the file of a lazy config. One is shown module by module,
+several are compared, a row each. Weights are random, and all proposals and detections that a config
+allows are made.
 """
 
 import argparse

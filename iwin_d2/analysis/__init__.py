@@ -1,4 +1,4 @@
-"""What a detector holds and does: parameters, multiply-adds, activations."""
+"""What a detector or segmenter holds and does: parameters, multiply-adds, activations."""
 
 from .counting import Analysis, ModuleCount, analyze
 from .tables import comparison_table, module_table

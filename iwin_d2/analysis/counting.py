@@ -1,8 +1,9 @@
-"""Parameters, multiply-adds and activations of a detector, module by module.
+"""Parameters, multiply-adds and activations of a detector or segmenter, module by module.
 
 Counted are the convolutions, matrix products and attentions that one image takes, by fvcore's
 counters on a trace of the model. Tracing takes every operator's plain-PyTorch form, whose FLOPs are
-those that `iwin_d2.ops` registers for the compiled operators.
+those that `iwin_d2.ops` registers for the compiled operators; likewise a segmenter's convolution of
+upsampled maps is counted as it is defined.
 """
 
 import contextlib
@@ -93,7 +94,9 @@ class Analysis:
 
 
 def analyze(model: nn.Module, image_size: tuple[int, int] = (800, 1280)) -> Analysis:
-    """Count what a detector holds, and does for one image.
+    """Count what a detector or segmenter holds, and does for one image.
+
+    What training alone has, such as auxiliary heads, is among the parameters, and does nothing.
 
     For the numbers to be the model's, and not an image's or the weights', the image is noise and
     every limit of the config is reached: as many proposals and detections as it lets through.
@@ -139,7 +142,7 @@ def _device_of(model: nn.Module) -> torch.device:
 
 
 class _OnImage(nn.Module):
-    """A detector as a function from a tensor to tensors, as tracing wants it."""
+    """A model as a function from a tensor to tensors, as tracing wants it."""
 
     def __init__(self, model: nn.Module):
         super().__init__()

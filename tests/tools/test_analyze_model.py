@@ -53,6 +53,15 @@ def test_a_config_file_and_overrides_between_flags(main, capsys):
     assert "backbone" in found and "bottom_up" not in found and "mask_head" not in found
 
 
+def test_a_segmenter(main, capsys):
+    file = str(ROOT / "configs/common/models/upernet_iwin.py")
+    small = ["embed_dim=16", "depths=[1,1,1,1]", "num_heads=[1,2,4,8]"]
+    main([file, "--size=32x64", *(f"model.backbone.{text}" for text in small)])
+    found = rows(capsys.readouterr().out)
+    assert found["sem_seg_head"][0] == "UPerNetHead" and "fpn_bottleneck" in found
+    assert found["pyramid_pooling"][0] == "PyramidPooling"
+
+
 def test_several_models_a_row_each(main, capsys):
     boxes = "mask_rcnn/faster_rcnn_iwin_t_1x_coco.py"
     main([NAME, boxes, *QUICK])
