@@ -5,7 +5,7 @@ RUN := .venv/bin/python
 TEST_SETUP := $(if $(filter .venv/bin/python,$(RUN)),setup)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build quickstart test test-slow test-sanitize test-cuda lint format benchmark clean
+.PHONY: help setup build quickstart quickstart-segmentation test test-slow test-sanitize test-cuda lint format benchmark clean
 
 # A build of the operators that ends the process at the first bad access or undefined behaviour.
 SANITIZED := build/sanitize
@@ -27,6 +27,7 @@ EMULATED_OPTIONS := OMP_WAIT_POLICY=passive
 
 help:
 	@echo "make quickstart  generate a small data set, train a detector on it, evaluate, draw"
+	@echo "make quickstart-segmentation  the same for a class of every pixel"
 	@echo "make test        the test suite; RUN=/path/to/python tests another environment"
 	@echo "make test-slow   what takes too long for the everyday suite"
 	@echo "make test-sanitize  the operators' tests under AddressSanitizer and UBSan (GCC)"
@@ -46,6 +47,9 @@ setup build:
 
 quickstart: setup
 	@$(RUN) tools/quickstart.py
+
+quickstart-segmentation: setup
+	@$(RUN) tools/quickstart.py segmentation
 
 test: $(TEST_SETUP)
 	@$(RUN) -m pytest

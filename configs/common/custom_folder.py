@@ -12,28 +12,35 @@ from .data.semantic_segmentation import dataloader
 from .schedules import polynomial_schedule
 from .semantic_segmentation import optimizer, train
 
-dataset = {
-    "train_images": "???",  # a folder; subfolders are searched, too
-    "train_labels": "???",  # label images of the same paths, up to the suffix
-    "test_images": "???",
-    "test_labels": "???",
+# What the settings say of label files: register_folder and docs/datasets.md.
+_SETTINGS = {
     "classes": "???",  # a text file: the names of the classes, one a line
     "num_classes": None,  # where there are no names: with classes=None
     "reduce_zero_label": False,  # True, as in ADE20K: 0 is no class, 1 is the first one
     "ignore_value": 255,  # of pixels that belong to no class
     "accept_palette": False,  # True, as in Pascal VOC: the numbers of a palette's colours
-    "label_suffix": None,  # such as _mask.png, where that is more than .png
+    "label_values": None,  # a mapping: value in the files -> class number, or ignore_value
+    "image_suffix": None,  # what file names end in, where that is more than .jpg or .png,
+    "label_suffix": None,  # such as _mask.png
+}
+dataset = {
+    "train_images": "???",  # a folder; subfolders are searched, too
+    "train_labels": "???",  # label images of the same paths, up to the suffix
+    "train_list": None,  # a text file of the images to take; all of them without
+    "test_images": "???",
+    "test_labels": "???",
+    "test_list": None,
+    **_SETTINGS,
 }
 
 
 def _register(split):
-    settings = ("classes", "num_classes", "reduce_zero_label", "ignore_value", "accept_palette")
     return L(register_folder)(
         name=f"custom_{split}",
         images=f"${{dataset.{split}_images}}",
         labels=f"${{dataset.{split}_labels}}",
-        label_suffix="${dataset.label_suffix}",
-        **{name: f"${{dataset.{name}}}" for name in settings},
+        list_file=f"${{dataset.{split}_list}}",
+        **{name: f"${{dataset.{name}}}" for name in _SETTINGS},
     )
 
 

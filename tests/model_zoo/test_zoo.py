@@ -39,7 +39,18 @@ PUBLISHED = {
     "cascade_mask_rcnn/cascade_mask_rcnn_iwin_s_3x_coco": (
         "iwin_small_window7_cascade_mask_rcnn_3x_coco"
     ),
+    "semantic_segmentation/upernet_iwin_t_512_160k_ade20k": (
+        "iwin_tiny_patch4_window7_512_ade20k_1k"
+    ),
+    "semantic_segmentation/upernet_iwin_s_512_160k_ade20k": (
+        "iwin_small_patch4_window7_512_ade20k_1k"
+    ),
+    "semantic_segmentation/upernet_iwin_b_512_160k_ade20k": (
+        "iwin_base_patch4_window7_512_ade20k_1k"
+    ),
 }
+# The tasks whose models are known here; others have tests of their own.
+TASKS = ("mask_rcnn", "cascade_mask_rcnn", "semantic_segmentation")
 
 
 def small(**arguments):
@@ -65,8 +76,10 @@ def test_every_config_of_the_projects_is_listed_or_for_data_of_ones_own():
     if not USE_DETECTRON2:
         others = {name for name in others if not name.endswith(("_lvis_v1", "_voc0712"))}
     kinds = ("custom_coco", "custom_coco_boxes", "custom_coco_small", "custom_coco_small_boxes")
-    projects = ("mask_rcnn", "cascade_mask_rcnn")
-    assert others == {f"{p}/{kind}" for p in projects for kind in (*kinds, "quickstart")}
+    own = {f"{p}/{kind}" for p in ("mask_rcnn", "cascade_mask_rcnn") for kind in kinds}
+    own |= {f"semantic_segmentation/{kind}" for kind in ("custom_folder", "custom_folder_small")}
+    own |= {f"{task}/quickstart" for task in TASKS}
+    assert {name for name in others if name.startswith(TASKS)} == own
 
 
 def test_the_list_can_be_narrowed():
@@ -104,7 +117,7 @@ def test_a_name_that_is_like_none_is_told_where_to_look():
 
 def test_which_weights_are_published():
     addresses = {}
-    for name in model_zoo.list_models():
+    for name in filter(lambda name: name.startswith(TASKS), model_zoo.list_models()):
         try:
             addresses[name] = model_zoo.get_checkpoint_url(name)
         except ConfigError as error:

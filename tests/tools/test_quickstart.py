@@ -31,6 +31,30 @@ def overrides(folder):
     ]
 
 
+def segmentation_overrides(folder):
+    data = folder / "data"
+    paths = [
+        f"dataset.{split}_{what}={data}/{where}/{name}"
+        for split, name in (("train", "training"), ("test", "validation"))
+        for what, where in (("images", "images"), ("labels", "annotations"))
+    ]
+    return [*paths, f"dataset.classes={data}/classes.txt", f"train.output_dir={folder}/output"]
+
+
+def test_segmentation_from_generating_to_drawing(quickstart, monkeypatch, tmp_path, capsys):
+    small = functools.partial(quickstart.generate_segmentation_dataset, num_train=4, num_val=2)
+    monkeypatch.setattr(quickstart, "generate_segmentation_dataset", small)
+    short = ["train.max_iter=2", "dataloader.train.num_workers=0", "dataloader.test.num_workers=0"]
+    quickstart.main(["segmentation", *segmentation_overrides(tmp_path), *short])
+    results, printed = capsys.readouterr().out.split("Where everything lies:")
+    assert "mIoU" in results.split("On the held-out images:")[1]
+    named = [Path(word.rstrip(",")) for word in printed.split() if str(tmp_path) in word]
+    assert len(named) == 7
+    assert all(path.exists() for path in named), named
+    with Image.open(tmp_path / "output/predictions.png") as picture:
+        assert picture.size[0] > 320
+
+
 def test_from_generating_to_drawing(quickstart, monkeypatch, tmp_path, capsys):
     small = functools.partial(quickstart.generate_shapes_dataset, num_train=4, num_val=2)
     monkeypatch.setattr(quickstart, "generate_shapes_dataset", small)
@@ -44,7 +68,7 @@ def test_from_generating_to_drawing(quickstart, monkeypatch, tmp_path, capsys):
         assert picture.size[0] > 320
     # A second call reuses the data set and overwrites its own results.
     before = (tmp_path / "data/dataset.json").stat().st_mtime_ns
-    quickstart.generate(tmp_path / "data")
+    quickstart.generate(tmp_path / "data", quickstart.generate_shapes_dataset)
     assert (tmp_path / "data/dataset.json").stat().st_mtime_ns == before
 
 
@@ -52,7 +76,7 @@ def test_an_earlier_version_of_the_data_set_is_replaced(quickstart, monkeypatch,
     quickstart.generate_shapes_dataset(tmp_path / "data", num_train=1, num_val=1)
     small = functools.partial(quickstart.generate_shapes_dataset, num_train=2, num_val=1)
     monkeypatch.setattr(quickstart, "generate_shapes_dataset", small)
-    quickstart.generate(tmp_path / "data")
+    quickstart.generate(tmp_path / "data", quickstart.generate_shapes_dataset)
     assert len(list((tmp_path / "data/train").glob("*.jpg"))) == 2
 
 
@@ -69,3 +93,17 @@ def test_it_learns(quickstart, tmp_path, monkeypatch):
     quickstart.main(overrides(tmp_path))
     assert results["bbox"]["AP50"] >= 60
     assert results["segm"]["AP50"] >= 50
+
+
+@pytest.mark.slow
+def test_it_learns_to_segment(quickstart, tmp_path, monkeypatch):
+    results = {}
+    train = quickstart.lazyconfig_train_net.main
+
+    def keep(argv):
+        results.update(train(argv))
+        return results
+
+    monkeypatch.setattr(quickstart.lazyconfig_train_net, "main", keep)
+    quickstart.main(["segmentation", *segmentation_overrides(tmp_path)])
+    assert results["sem_seg"]["mIoU"] >= 60

@@ -17,6 +17,7 @@ dataset.update(
     classes="datasets/quickstart_segmentation/classes.txt",
 )
 # The images are generated at 160 px. The shapes may be turned upside down.
+dataloader.evaluator.save_labels = True  # to be drawn
 use_sizes(dataloader, scale=(112, 112), crop=(112, 112), short_side=112, long_side=112)
 dataloader.train.mapper.augmentations[0].ratio_range = (0.9, 1.1)
 dataloader.train.mapper.augmentations.insert(3, L(T.RandomFlip)(horizontal=False, vertical=True))
