@@ -96,7 +96,7 @@ def evaluate_only(cfg, resume: bool = False) -> dict:
 def do_test(cfg, model: nn.Module, samples: PredictionSamples | None = None) -> dict:
     """Evaluate a model on cfg.dataloader.test; {} where the config has no evaluator.
 
-    With test-time augmentation where train.test_time_augmentation asks for it. An evaluator that
+    With test-time augmentation and windows where `train` asks for them. An evaluator that
     takes `output_dir` and is not given one writes into `inference` in the run's output folder.
     `samples` keeps what is predicted on its images.
     """
@@ -104,7 +104,9 @@ def do_test(cfg, model: nn.Module, samples: PredictionSamples | None = None) -> 
         return {}
     evaluator, loader = _build_evaluation(cfg)
     check_num_classes(model, cfg, "test")
-    evaluated = as_evaluated(model, cfg.train)
+    # Scores of every class for every pixel are much to hold, and slow to compare twice.
+    labels_only = True if getattr(evaluator, "labels_suffice", False) else None
+    evaluated = as_evaluated(model, cfg.train, labels_only)
     with explain_out_of_memory(evaluated), explain_misfit(model):
         evaluators = evaluator if samples is None else [evaluator, samples]
         results = inference_on_dataset(evaluated, loader, evaluators)

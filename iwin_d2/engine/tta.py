@@ -1,6 +1,7 @@
 """How a model is evaluated: the test-time augmentation and windows that a config asks for."""
 
 import logging
+from typing import Any
 
 from omegaconf import DictConfig
 from torch import nn
@@ -15,7 +16,9 @@ __all__ = ["as_evaluated"]
 logger = logging.getLogger(__name__)
 
 
-def as_evaluated(model: nn.Module, train: DictConfig | None) -> nn.Module:
+def as_evaluated(
+    model: nn.Module, train: DictConfig | None, labels_only: bool | None = None
+) -> nn.Module:
     """The model to evaluate: with test-time augmentation and windows where the config asks for it.
 
     A `SemanticSegmentor` always gets the inference of `SegmenterInference`, by which what it makes
@@ -24,6 +27,7 @@ def as_evaluated(model: nn.Module, train: DictConfig | None) -> nn.Module:
     Args:
         model: a detector or a segmenter; it is wrapped, not copied.
         train: the config's section of that name, None where there is none.
+        labels_only: as for `SegmenterInference`: whether a segmenter is to hold no scores.
 
     Raises:
         ConfigError: the settings make no sense, or not for this model.
@@ -32,7 +36,7 @@ def as_evaluated(model: nn.Module, train: DictConfig | None) -> nn.Module:
     if is_segmenter(model):
         if not (views or windows or is_plain_segmenter(model)):
             return model
-        evaluated: nn.Module = _segmenter(model, views, windows)
+        evaluated: nn.Module = _segmenter(model, views, windows, labels_only)
     elif windows is not None:
         raise ConfigError(
             "Sliding windows are for semantic segmentation, but the model is a "
@@ -54,10 +58,15 @@ def as_evaluated(model: nn.Module, train: DictConfig | None) -> nn.Module:
 
 
 def _segmenter(
-    model: nn.Module, views: TTASettings | None, windows: SlidingWindowSettings | None
+    model: nn.Module,
+    views: TTASettings | None,
+    windows: SlidingWindowSettings | None,
+    labels_only: bool | None,
 ) -> SegmenterInference:
     """A segmenter that sees images as the settings say."""
-    seen = {} if views is None else {"scales": views.scales, "flip": views.flip}
+    seen: dict[str, Any] = {"labels_only": labels_only}
+    if views is not None:
+        seen.update(scales=views.scales, flip=views.flip)
     if windows is None:
         return SegmenterInference(model, **seen)
     logger.info(

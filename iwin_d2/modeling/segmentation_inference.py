@@ -37,7 +37,8 @@ def predicted_labels(output: dict[str, Any]) -> Tensor:
     if "sem_seg_labels" in output:
         return output["sem_seg_labels"].to(torch.int32)
     if "sem_seg" in output:
-        return output["sem_seg"].argmax(0).to(torch.int32)
+        # On the CPU faster than argmax by half.
+        return output["sem_seg"].max(0).indices.to(torch.int32)
     raise ConfigError(
         f"The model gives {', '.join(map(repr, output)) or 'nothing'}, where a semantic segmenter "
         "gives 'sem_seg' or 'sem_seg_labels': evaluate a model with a sem_seg_head."
@@ -174,7 +175,7 @@ class SegmenterInference(nn.Module):
                 scores = views[0].logits(rows, columns)
             else:
                 scores = sum(view.logits(rows, columns).softmax(0) for view in views)
-            labels[rows, columns] = scores.argmax(0).to(torch.int32)
+            labels[rows, columns] = _best_class(scores)
         return labels
 
     def _see(self, item: dict[str, Any], views: list[View]) -> list["_SeenImage"]:
@@ -327,6 +328,19 @@ class _SeenImage:
         if not self._flipped:
             return columns
         return slice(self.columns.output - columns.stop, self.columns.output - columns.start)
+
+
+def _best_class(scores: Tensor) -> Tensor:
+    """scores.argmax(0) as int32; on the CPU several times as fast.
+
+    The first of several that are equal; the last class of all where scores are NaN.
+    """
+    count = len(scores)
+    if scores.device.type != "cpu" or count > 255:
+        return scores.argmax(0).to(torch.int32)
+    backwards = torch.arange(count, 0, -1, dtype=torch.uint8)[:, None, None]
+    is_best = (scores >= scores.amax(0)).view(torch.uint8)
+    return (count - is_best.mul_(backwards).amax(0).to(torch.int32)).clamp_(max=count - 1)
 
 
 def is_segmenter(model: nn.Module) -> bool:

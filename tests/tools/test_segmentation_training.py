@@ -17,6 +17,7 @@ from test_lazyconfig_train_net import metrics
 from test_lazyconfig_train_net import run as run_tool
 from test_several_processes import LIMIT, assert_same_training, started, training, wait_for
 
+from iwin_d2.data.semantic_segmentation.evaluator import SegmentationEvaluator
 from iwin_d2.engine.class_names import read_checkpoint_metadata
 from iwin_d2.engine.trainer import DetectionTrainer
 from iwin_d2.errors import ConfigError, DataError, TrainingError
@@ -169,6 +170,24 @@ def test_eval_only_finds_the_same(trained, scenes, tmp_path):
     assert (tmp_path / "inference" / "results.json").exists()
     again = run(output, "--eval-only", "--resume", *scenes)
     assert again == results
+
+
+def test_scores_are_not_held_where_labels_suffice(trained, scenes, tmp_path, monkeypatch):
+    output, results = trained
+    process, seen = SegmentationEvaluator.process, []
+
+    def note(self, inputs, outputs):
+        seen.extend(key for output in outputs for key in output)
+        process(self, inputs, outputs)
+
+    monkeypatch.setattr(SegmentationEvaluator, "process", note)
+    weights = f"train.init_checkpoint={output / 'model_final.pth'}"
+    run(tmp_path, "--eval-only", weights, *scenes)
+    assert set(seen) == {"sem_seg_labels"} and len(seen) == 3
+    monkeypatch.setattr(SegmentationEvaluator, "labels_suffice", False)
+    found = run(tmp_path, "--eval-only", weights, *scenes)["sem_seg"]
+    assert set(seen[3:]) == {"sem_seg"}
+    assert found == pytest.approx(results["sem_seg"], abs=0.5)  # but for ties
 
 
 def test_test_time_augmentation_and_windows(trained, scenes, tmp_path):

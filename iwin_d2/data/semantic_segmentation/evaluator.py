@@ -43,7 +43,12 @@ class SegmentationEvaluator(DatasetEvaluator):
       confusion.png, a picture of it;
     - with save_labels, labels/<image id>.png: the predicted classes, as the label files of the data
       set have them: its `reduce_zero_label` and `label_values` are undone.
+
+    Attributes:
+        labels_suffice: tells whoever evaluates that class numbers are enough, without scores.
     """
+
+    labels_suffice = True
 
     def __init__(
         self,
