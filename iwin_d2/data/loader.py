@@ -60,7 +60,7 @@ def build_train_loader(
         max_bad_images: how many different images may be left out, each with a warning, because the
             mapper raises a DataError for them; the next one ends the training, as with 0 the first.
         seed: of order and augmentations; None draws one, the same in all processes.
-        pin_memory: whether batches are put into page-locked memory.
+        pin_memory: whether batches are put into page-locked memory, where there is a GPU.
         prefetch_factor: batches that each worker loads ahead; None for torch's default.
 
     Raises:
@@ -95,7 +95,7 @@ def build_train_loader(
         _MappedRecords(packed, mapper, groups, max_bad_images),
         BatchPlan(len(dataset), total_batch_size, seed, groups),
         num_workers=num_workers,
-        pin_memory=pin_memory,
+        pin_memory=pin_memory and torch.cuda.is_available(),
         prefetch_factor=prefetch_factor,
     )
 

@@ -114,10 +114,14 @@ def do_train(cfg, resume: bool = False) -> dict:
         locate(cfg.train.init_checkpoint)  # so that a wrong name shows before data is read
     use_deterministic_algorithms(settings.common.deterministic)
     model = build(cfg, "model").to(cfg.train.device)
+    logger.info("Model:\n%s", model)
     optimizer = build_optimizer(cfg, model)
     loader = build(cfg, "dataloader.train")
     if cfg.dataloader.get("evaluator") is not None:
-        _build_evaluation(cfg)  # so that its faults show now
+        evaluator, _ = _build_evaluation(cfg)  # so that its faults show now
+        check_classes = getattr(evaluator, "check_classes", None)
+        if check_classes is not None:
+            check_classes(model.num_classes)
     set_iterations(cfg, loader.num_records)
     scale_learning_rate(optimizer, loader, settings.common)
     state = _make_state(cfg, model, optimizer, loader, settings)

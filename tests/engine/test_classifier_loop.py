@@ -13,7 +13,7 @@ from iwin_d2.engine import classification
 from iwin_d2.engine.classification import do_test, do_train, evaluate_only
 from iwin_d2.engine.launch import launch
 from iwin_d2.engine.reproducible import seed_everything
-from iwin_d2.errors import CheckpointError, ConfigError, TrainingError
+from iwin_d2.errors import CheckpointError, ConfigError, DataError, TrainingError
 
 
 @pytest.fixture(autouse=True)
@@ -224,5 +224,7 @@ def test_two_processes_train_as_one(tmp_path):
 def test_a_model_of_other_classes(tmp_path):
     cfg = make_config(tmp_path)
     cfg.model.num_classes = 5
-    with pytest.raises(Exception, match="The model has 5 classes, the test set 4"):
-        do_test(cfg, instantiate(cfg.model))
+    for run in (lambda: do_test(cfg, instantiate(cfg.model)), lambda: do_train(cfg)):
+        with pytest.raises(DataError, match="The model has 5 classes, the test set 4"):
+            run()
+    assert not (tmp_path / "metrics.json").exists()

@@ -55,6 +55,18 @@ class ClassificationEvaluator(DatasetEvaluator):
         self._best: list[list[int]] = []
         self._scores: list[list[float]] = []
 
+    def check_classes(self, count: int) -> None:
+        """Check that a model's number of classes is that of the class names.
+
+        Raises:
+            DataError: it is not.
+        """
+        if count != len(self._class_names):
+            raise DataError(
+                f"The model has {count} classes, the test set {len(self._class_names)}: give the "
+                "model the data set's number, or the data set's class names."
+            )
+
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         """Take a batch.
 
@@ -68,11 +80,7 @@ class ClassificationEvaluator(DatasetEvaluator):
         """
         scores = torch.stack([output["scores"] for output in outputs]).float()
         count = len(self._class_names)
-        if scores.shape[1] != count:
-            raise DataError(
-                f"The model has {scores.shape[1]} classes, the test set {count}: give the model "
-                "the data set's number, or the data set's class names."
-            )
+        self.check_classes(scores.shape[1])
         best = scores.topk(min(_BEST, count), dim=1)
         for item, indices, values in zip(inputs, best.indices.tolist(), best.values.tolist()):
             label = int(item["label"])
