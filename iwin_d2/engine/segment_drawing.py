@@ -57,7 +57,7 @@ def draw_segments(
     """
     image = _scaled(image, scale)
     size = image.shape[:2]
-    labels = _resized(labels, size)
+    labels = _resized(labels, size).astype(np.int32)
     colors = np.where((labels < 0)[..., None], _hatch(size)[..., None], _colors_of(labels))
     weights = np.full(size, round(256 * opacity), dtype=np.uint16)
     weights[_contours(labels, max(round(max(size) / 900), 1))] = 256
