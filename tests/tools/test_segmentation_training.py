@@ -288,12 +288,13 @@ def test_killed_and_resumed_it_is_the_unbroken_run(scenes, tmp_path):
 def test_two_processes_train_as_one_does(scenes, tmp_path):
     """Where nothing is drawn at random, and all crops have equally many pixels that count."""
     overrides = [
-        *write_scenes(tmp_path / "data", num_train=8),
+        *write_scenes(tmp_path / "data", num_train=8, border=0),
         "dataloader.train.total_batch_size=4",
         "model.backbone.drop_path_rate=0.0",
         "model.sem_seg_head.dropout=0.0",
         "model.sem_seg_head.auxiliary.dropout=0.0",
         "train.eval_period=3",
+        "optimizer.lr=0.001",
     ]
     one, several = tmp_path / "one", tmp_path / "several"
     results = run(one, *overrides)
