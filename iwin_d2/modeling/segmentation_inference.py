@@ -37,8 +37,8 @@ def predicted_labels(output: dict[str, Any]) -> Tensor:
     if "sem_seg_labels" in output:
         return output["sem_seg_labels"].to(torch.int32)
     if "sem_seg" in output:
-        # On the CPU faster than argmax by half.
-        return output["sem_seg"].max(0).indices.to(torch.int32)
+        rows = max(_TILE**2 // max(output["sem_seg"].shape[-1], 1), 1)  # little enough for caches
+        return torch.cat([_best_class(part) for part in output["sem_seg"].split(rows, dim=1)])
     raise ConfigError(
         f"The model gives {', '.join(map(repr, output)) or 'nothing'}, where a semantic segmenter "
         "gives 'sem_seg' or 'sem_seg_labels': evaluate a model with a sem_seg_head."

@@ -313,6 +313,17 @@ def test_labels_of_outputs():
         predicted_labels({})
 
 
+@pytest.mark.parametrize("classes", [1, 2, 150, 255, 256, 300])
+def test_labels_are_the_first_of_the_best_classes(classes):
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randint(-20, 20, (classes, 3, 6000), generator=generator)  # many are equal
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        labels = predicted_labels({"sem_seg": scores.to(dtype)})
+        assert (labels.numpy() == scores.numpy().argmax(0)).all()  # NumPy's is the first
+    broken = predicted_labels({"sem_seg": torch.full((classes, 3, 4), float("nan"))})
+    assert broken.min() >= 0 and broken.max() < classes
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
