@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Train or evaluate a detector from a lazy config.
+"""Train or evaluate a detector or a semantic segmenter from a lazy config.
 
     tools/lazyconfig_train_net.py --config-file FILE [--resume] [--eval-only] [key=value ...]
 

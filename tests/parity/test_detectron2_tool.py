@@ -103,6 +103,36 @@ def test_detectron2s_tool_trains_our_config_and_native_evaluates_the_result(data
         assert [*a["bbox"], a["score"]] == pytest.approx([*b["bbox"], b["score"]], abs=1e-3)
 
 
+@pytest.mark.skipif(TOOL is None, reason=REASON)
+def test_detectron2s_tool_trains_our_segmenter_and_native_finds_the_same_miou(
+    tmp_path, monkeypatch
+):
+    monkeypatch.syspath_prepend(ROOT / "tests/tools")
+    from segmentation_scenes import write_scenes
+
+    config = ROOT / "tests/tools/segmentation_config.py"
+    overrides = [*write_scenes(tmp_path / "data"), "train.max_iter=3", "train.eval_period=0"]
+    output = tmp_path / "detectron2"
+    inference = f"dataloader.evaluator.output_dir={output / 'inference'}"
+    run(TOOL, config, *overrides, f"train.output_dir={output}", inference)
+    rows = [row for row in metrics(output) if "total_loss" in row]
+    assert [row["iteration"] for row in rows] == [0, 1, 2]
+    for row in rows:
+        assert {"loss_sem_seg", "loss_sem_seg_aux"} <= set(row)
+        assert math.isfinite(row["total_loss"])
+
+    again = tmp_path / "native"
+    weights = f"train.init_checkpoint={output / 'model_final.pth'}"
+    arguments = [*overrides, weights, f"train.output_dir={again}"]
+    run(OURS, config, *arguments, flags=["--eval-only"], IWIN_D2_FRAMEWORK="native")
+    expected, found = (
+        json.loads((folder / "inference/results.json").read_text()) for folder in (output, again)
+    )
+    assert found["images"] == expected["images"] == 3
+    assert found["sem_seg"]["mIoU"] > 0
+    assert found["sem_seg"] == pytest.approx(expected["sem_seg"], abs=0.1)  # but for near ties
+
+
 @needs_detectron2
 def test_our_tool_trains_detectron2s_own_config(dataset, tmp_path):
     """Mask R-CNN, ResNet-50, as Detectron2 ships it; COCO's place is taken by seven images."""
