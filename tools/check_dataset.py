@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""Check a data set in COCO format, json and images, and list everything that is wrong with it.
+"""Check a data set, files and annotations, and list everything that is wrong with it.
 
 tools/check_dataset.py annotations.json images/ --train-json train.json
+tools/check_dataset.py images/ labels/ --classes classes.txt --reduce-zero-label
 
+The first form is for objects, in COCO format, the second for label images of semantic segmentation.
 Errors keep training or evaluation from using the data set, and make the exit status 1; warnings
 and notes leave it 0. docs/datasets.md explains the kinds of findings.
 """
@@ -15,11 +17,17 @@ import sys
 import time
 import warnings
 
+from iwin_d2.config_overrides import parse_value
 from iwin_d2.data.check_report import Findings, describe_findings, describe_summary, summarise
 from iwin_d2.data.coco import check_same_classes
 from iwin_d2.data.coco_check import find_problems, read_coco_json
 from iwin_d2.data.memory import paused_gc
 from iwin_d2.data.problems import Problem
+from iwin_d2.data.semantic_segmentation.check import FolderCheck
+from iwin_d2.data.semantic_segmentation.class_file import read_class_file, settle_names
+from iwin_d2.data.semantic_segmentation.label_format import IGNORE_VALUE, LabelFormat
+from iwin_d2.data.semantic_segmentation.label_summary import describe_label_summary
+from iwin_d2.data.semantic_segmentation.pairs import Folders
 from iwin_d2.engine.cli import run_tool
 from iwin_d2.errors import ConfigError, DataError
 from iwin_d2.files import atomic_write
@@ -32,15 +40,21 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("json", metavar="JSON", help="annotations in COCO format")
-    parser.add_argument("images", metavar="IMAGES", help="the folder its file names start from")
+    parser.add_argument(
+        "source", metavar="JSON|IMAGES", help="annotations in COCO format, or a folder of images"
+    )
+    parser.add_argument(
+        "folder",
+        metavar="IMAGES|LABELS",
+        help="the folder that the json's file names start from, or that of the label images",
+    )
     parser.add_argument(
         "--no-decode",
         dest="check_files",
         action="store_const",
         const="exists",
         default="open",
-        help="look for the image files, but do not read them",
+        help="look for the files (of label images, at their headers), but do not decode them",
     )
     parser.add_argument(
         "--no-images",
@@ -64,7 +78,39 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--all", action="store_true", help="show all findings in full")
     parser.add_argument("--json", dest="output", metavar="FILE", help="write all findings as json")
+    add_label_arguments(parser.add_argument_group("label images, as of register_folder"))
     return parser.parse_args(argv)
+
+
+def add_label_arguments(group) -> None:
+    """Add what says what label images mean."""
+    group.add_argument("--classes", metavar="FILE", help="class names, one a line")
+    group.add_argument("--num-classes", type=int, metavar="N", help="where there is no class file")
+    group.add_argument(
+        "--reduce-zero-label", action="store_true", help="0 is no class, 1 is the first"
+    )
+    group.add_argument(
+        "--ignore-value", type=int, default=IGNORE_VALUE, metavar="N", help="(%(default)s)"
+    )
+    group.add_argument(
+        "--label-values", metavar="MAP", help='value in the files to class: "{0: 255, 7: 0, 8: 1}"'
+    )
+    group.add_argument(
+        "--accept-palette", action="store_true", help="numbers of colours are the classes"
+    )
+    group.add_argument("--image-suffix", metavar="TEXT", help="what names of images end in")
+    group.add_argument("--label-suffix", metavar="TEXT", help="what names of labels end in")
+    group.add_argument(
+        "--list-file", metavar="FILE", help="names of the images to take, one a line"
+    )
+    group.add_argument(
+        "--crop",
+        type=int,
+        nargs=2,
+        default=(512, 512),
+        metavar=("HEIGHT", "WIDTH"),
+        help="of the training: smaller images are noted (512 512)",
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -79,45 +125,104 @@ def main(argv: list[str] | None = None) -> int:
     sys.stdout.reconfigure(errors="backslashreplace")  # names may have what the terminal has not
     limit = None if args.all else max(0, args.show)
     findings = Findings(None if args.output else limit)
-    with paused_gc():
-        summary = check(args, findings)
+    with paused_gc(), warnings.catch_warnings(), show_progress() as progress:
+        warnings.simplefilter("ignore")  # Pillow's, which do not name the file
+        if is_label_check(args):
+            sources = {"images": args.source, "labels": args.folder, "classes": args.classes}
+            summary, describe = check_labels(args, findings, progress), describe_label_summary
+        else:
+            sources = {"json": args.source, "images": args.folder}
+            summary, describe = check_coco(args, findings, progress), describe_summary
     if summary:
-        print("\n".join([args.json, *describe_summary(summary, args.all), ""]))
-    print("\n".join(describe_findings(findings, limit, args.json)))
+        print("\n".join([args.source, *describe(summary, args.all), ""]))
+    print("\n".join(describe_findings(findings, limit, args.source)))
     if args.output:
         with atomic_write(args.output, "w") as file:
-            report = {"json": args.json, "images": args.images, "summary": summary}
-            json.dump({**report, "problems": findings.as_json()}, file, indent=1)
+            report = {**sources, "summary": summary, "problems": findings.as_json()}
+            json.dump(report, file, indent=1)
         print(f"All findings: {args.output}")
     return 1 if findings.total("error") else 0
 
 
-def check(args: argparse.Namespace, findings: Findings) -> dict:
+def is_label_check(args: argparse.Namespace) -> bool:
+    """Whether label images are to be checked, and not a json.
+
+    Raises:
+        ConfigError: flags are missing, or are for the other kind of data set.
+    """
+    if args.classes is None and args.num_classes is None:
+        if os.path.isdir(args.source):
+            raise ConfigError(
+                f"{args.source} is a folder: to check its images and their label images, give the "
+                "classes, too (--classes FILE, or --num-classes N)."
+            )
+        return False
+    if args.train_json or args.allow_empty or args.check_files is None:
+        raise ConfigError(
+            "--train-json, --allow-empty and --no-images are for COCO data sets, --classes and "
+            "--num-classes for label images: leave one of both out."
+        )
+    return True
+
+
+def check_coco(args: argparse.Namespace, findings: Findings, progress) -> dict:
     """Collect the findings; return the summary of the data set, {} where there is none to read."""
     try:
-        data = read_coco_json(args.json)
+        data = read_coco_json(args.source)
     except DataError as error:
         findings.add([Problem("file", str(error))])
         return {}
-    with warnings.catch_warnings(), show_progress() as progress:
-        warnings.simplefilter("ignore")  # Pillow's, which do not name the file
-        findings.add(
-            find_problems(
-                data,
-                args.json,
-                args.images,
-                check_files=args.check_files,
-                require_objects=not args.allow_empty,
-                workers=args.workers,
-                progress=progress,
-            )
+    findings.add(
+        find_problems(
+            data,
+            args.source,
+            args.folder,
+            check_files=args.check_files,
+            require_objects=not args.allow_empty,
+            workers=args.workers,
+            progress=progress,
         )
+    )
     if args.train_json:
         try:
-            check_same_classes(args.train_json, args.json)
+            check_same_classes(args.train_json, args.source)
         except DataError as error:
             findings.add([Problem("classes", str(error))])
     return summarise(data) if isinstance(data, dict) else {}
+
+
+def check_labels(args: argparse.Namespace, findings: Findings, progress) -> dict:
+    """Collect the findings in images and label images; return the summary."""
+    names, count = read_names(args, findings)
+    values = None if args.label_values is None else parse_value(args.label_values)
+    if not (values is None or isinstance(values, dict)):
+        raise ConfigError(
+            f"--label-values {args.label_values} is no mapping like {{0: 255, 7: 0}}."
+        )
+    form = LabelFormat(
+        count, args.ignore_value, args.reduce_zero_label, values, args.accept_palette
+    )
+    folders = Folders(
+        args.source, args.folder, args.image_suffix, args.label_suffix, args.list_file
+    )
+    check = FolderCheck(folders, form, names, tuple(args.crop))
+    findings.add(check.problems(args.check_files == "open", args.workers, progress))
+    return check.summary.as_json() if check.summary.images else {}
+
+
+def read_names(args: argparse.Namespace, findings: Findings) -> tuple[list[str], int | None]:
+    """The names of the classes, and their number; None where the class file does not tell it."""
+    try:
+        if args.classes is not None:
+            names, problems = read_class_file(args.classes)
+            findings.add(Problem("file", f"{problem}.") for problem in problems)
+            if problems:
+                return names, len(names) or None
+        names = settle_names(args.classes, args.num_classes)
+    except DataError as error:
+        findings.add([Problem("file", str(error))])
+        return [], None
+    return list(names), len(names)
 
 
 @contextlib.contextmanager

@@ -9,12 +9,19 @@ from dataclasses import asdict, dataclass, field
 from .annotation_check import is_id
 from .problems import KINDS, Problem
 
-__all__ = ["Findings", "describe_findings", "describe_summary", "summarise"]
+__all__ = [
+    "MAX_CLASSES",
+    "Findings",
+    "describe_findings",
+    "describe_summary",
+    "image_sizes",
+    "summarise",
+]
 
 _SEVERITIES = {"error": "Errors", "warning": "Warnings", "note": "Notes"}
 # COCO's own limits between small, medium and large objects, in pixels of area.
 _SMALL, _MEDIUM = 32**2, 96**2
-_MAX_CLASSES = 40  # lines of the table of classes
+MAX_CLASSES = 40  # lines of the table of classes
 
 
 @dataclass
@@ -107,7 +114,7 @@ def summarise(data: dict) -> dict:
         "crowds": len(annotations) - len(objects),
         "masks": dict(Counter(map(_mask_kind, objects))),
         "object_sizes": dict(Counter(map(_object_size, objects))),
-        "image_sizes": _image_sizes(images.values()),
+        "image_sizes": image_sizes(images.values()),
         "classes": [
             {
                 "id": record["id"],
@@ -146,7 +153,8 @@ def _object_size(record: dict) -> str:
     return "small" if area < _SMALL else "medium" if area < _MEDIUM else "large"
 
 
-def _image_sizes(images: Iterable[dict]) -> dict[str, list[int]]:
+def image_sizes(images: Iterable[dict]) -> dict[str, list[int]]:
+    """The smallest, median and largest [width, height] of records, by their area."""
     sizes = [(r.get("width"), r.get("height")) for r in images]
     sizes = sorted((s for s in sizes if all(map(is_id, s))), key=lambda size: size[0] * size[1])
     if not sizes:
@@ -177,7 +185,7 @@ def describe_summary(summary: dict, all_classes: bool = False) -> list[str]:
 
 
 def _class_table(classes: list[dict], all_classes: bool) -> list[str]:
-    shown = classes if all_classes else classes[:_MAX_CLASSES]
+    shown = classes if all_classes else classes[:MAX_CLASSES]
     width = max([5, *(min(len(c["name"]), 40) for c in shown)])
     lines = [f"{len(classes):,} classes:", f"  {'id':>6}  {'class':{width}}  objects   images"]
     lines += [

@@ -4,7 +4,7 @@ import os
 
 from ...errors import DataError
 
-__all__ = ["class_names", "num_classes"]
+__all__ = ["class_names", "num_classes", "read_class_file", "settle_names"]
 
 
 def class_names(classes: str | os.PathLike) -> list[str]:
@@ -16,31 +16,47 @@ def class_names(classes: str | os.PathLike) -> list[str]:
         DataError: the file cannot be read, is not UTF-8, or has no name, an empty line among
             others, or a name twice.
     """
+    names, problems = read_class_file(classes)
+    if problems:
+        more = f" ({len(problems) - 1} more in the same file)" if len(problems) > 1 else ""
+        raise DataError(f"{problems[0]}{more}.")
+    return names
+
+
+def read_class_file(classes: str | os.PathLike) -> tuple[list[str], list[str]]:
+    """Read a class file; return the names that it has, and a sentence on all that is wrong.
+
+    The sentences lack their full stop. Arguments as for `class_names`.
+
+    Raises:
+        DataError: the file cannot be read at all.
+    """
     lines = _read(classes).rstrip().split("\n")
     if lines == [""]:
-        raise DataError(
-            f"the class file {classes} is empty: write the names of the classes, one a line."
-        )
-    names: dict[str, int] = {}
-    for number, line in enumerate(lines, start=1):
-        name = line.strip()
+        return [], [
+            f"the class file {classes} is empty: write the names of the classes, one a line"
+        ]
+    first: dict[str, int] = {}
+    problems = []
+    for number, name in enumerate(map(str.strip, lines), start=1):
+        where = f"line {number} of the class file {classes}"
         if not name:
-            raise DataError(
-                f"line {number} of the class file {classes} is empty, and lines are counted: "
-                "remove it, or write a name for that class."
+            problems.append(
+                f"{where} is empty, and lines are counted: remove it, or write a name for that "
+                "class"
             )
-        if "\t" in name or not name.isprintable():
-            raise DataError(
-                f"line {number} of the class file {classes} has tabs or control characters "
-                f"({_short(name)}): write one name a line, without anything else."
+        elif not name.isprintable():
+            problems.append(
+                f"{where} has tabs or control characters ({_short(name)}): write one name a line, "
+                "without anything else"
             )
-        if name in names:
-            raise DataError(
-                f"the class file {classes} has the name {name!r} twice, in lines {names[name]} and "
-                f"{number}: give every class a name of its own."
+        elif name in first:
+            problems.append(
+                f"the class file {classes} has the name {name!r} twice, in lines {first[name]} and "
+                f"{number}: give every class a name of its own"
             )
-        names[name] = number
-    return list(names)
+        first.setdefault(name, number)
+    return [line.strip() for line in lines], problems
 
 
 def num_classes(classes: str | os.PathLike | None, count: int | None = None) -> int:

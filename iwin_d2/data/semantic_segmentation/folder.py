@@ -23,6 +23,7 @@ __all__ = ["load_registered_segmentation", "register_folder"]
 logger = logging.getLogger(__name__)
 
 _THREADS = 8  # that read headers: on a network disk, each waits for most of its time
+_UNKNOWN = (1, 1)  # the size of an image that cannot be read, and has a "problem"
 TOOL_ARGUMENTS = "IMAGES LABELS --classes FILE"
 
 
@@ -163,9 +164,9 @@ def _completed(record: dict, name: str) -> dict:
         record.setdefault("ignore_value", metadata.ignore_label)
     pair = Pair(str(record["image_id"]), record["file_name"], record["sem_seg_file_name"])
     form = LabelFormat.of_record(record)
-    (width, height), findings = header_findings(pair, form, brief=True)
-    record.setdefault("width", width)
-    record.setdefault("height", height)
+    size, findings = header_findings(pair, form, brief=True)
+    for key, side in zip(("width", "height"), size or _UNKNOWN):
+        record.setdefault(key, side)
     errors = [text for _, severity, text in findings if severity == "error"]
     return {**record, "problem": errors[0]} if errors else record
 
@@ -190,7 +191,8 @@ def _load(entry: _Entry) -> list[dict]:
     raise_on_problems((_with_hint(problem, entry.hint) for problem in problems), TOOL_ARGUMENTS)
     extra, records = entry.form.as_record(), []
     read = functools.partial(header_findings, form=entry.form, brief=True)
-    for pair, ((width, height), findings) in in_threads(read, pairs, _THREADS):
+    for pair, (size, findings) in in_threads(read, pairs, _THREADS):
+        width, height = size or _UNKNOWN
         record = {
             "file_name": pair.image,
             "sem_seg_file_name": pair.label,

@@ -15,7 +15,7 @@ __all__ = ["describe_problem", "header_findings"]
 
 def header_findings(
     pair: Pair, form: LabelFormat, brief: bool = False
-) -> tuple[tuple[int, int], list[Finding]]:
+) -> tuple[tuple[int, int] | None, list[Finding]]:
     """Read the headers of an image and of its label image.
 
     Args:
@@ -24,27 +24,30 @@ def header_findings(
         brief: whether to look at no pixels for the sake of a better sentence.
 
     Returns:
-        the image's width and height in pixels after its EXIF orientation is applied, (1, 1) where
+        the image's width and height in pixels after its EXIF orientation is applied, None where
         they cannot be read, and everything that is wrong: kind, severity, sentence.
     """
+    findings: list[Finding | None] = []
+    stored = upright = None
     try:
         with Image.open(pair.image) as image:
             stored, orientation = image.size, exif_orientation(image)
+        upright = stored[::-1] if orientation in TURNED else stored
     except MemoryError:
         raise
     except Exception:  # the image's own check says what is wrong
         text = diagnose_image(pair.image, None, None) or f"{pair.image} cannot be read"
-        return (1, 1), [("image-damaged", "error", text)]
-    size = stored[::-1] if orientation in TURNED else stored
+        findings.append(("image-damaged", "error", text))
     try:
         with Image.open(pair.label) as label:
-            findings = [mode_finding(pair.label, label, form, brief)]
-            findings.append(_size_finding(pair, label.size, stored, orientation))
+            findings.append(mode_finding(pair.label, label, form, brief))
+            if stored is not None:
+                findings.append(_size_finding(pair, label.size, stored, orientation))
     except MemoryError:
         raise
     except Exception:
-        findings = [label_finding(pair.label)]
-    return size, [finding for finding in findings if finding]
+        findings.append(label_finding(pair.label))
+    return upright, [finding for finding in findings if finding]
 
 
 def _size_finding(

@@ -41,7 +41,13 @@ class LabelFormat:
 
     def __post_init__(self):
         if self.label_values is not None:
-            pairs = {int(value): int(number) for value, number in self.label_values.items()}
+            try:
+                pairs = {int(value): int(number) for value, number in self.label_values.items()}
+            except (TypeError, ValueError, AttributeError):
+                raise ConfigError(
+                    f"label_values={self.label_values} must map values in the files to class "
+                    "numbers: {0: 255, 7: 0, 8: 1}, say."
+                ) from None
             object.__setattr__(self, "label_values", pairs)
         self._check()
 
@@ -103,18 +109,26 @@ class LabelFormat:
                 f"ignore_value={self.ignore_value} cannot stand in a label file: set it to a "
                 f"number from 0 to {_MAX_VALUE} that is no class."
             )
+        if self.num_classes is not None:
+            self._check_ignore_value()
         if self.label_values is not None:
             self._check_label_values()
+
+    def _check_ignore_value(self) -> None:
+        """It must be the number of no class, and the value of none in the files."""
+        shifted = self.reduce_zero_label and self.label_values is None
+        most = self.num_classes - 1 + int(shifted)
+        if self.ignore_value > most:
             return
-        first = int(self.reduce_zero_label)
-        if self.num_classes is not None and (first <= self.ignore_value < first + self.num_classes):
-            hint = "set it to a value that is none"
-            if self.ignore_value == 0:
-                hint = "where 0 means no class and classes count from 1, set reduce_zero_label=True"
-            raise ConfigError(
-                f"ignore_value={self.ignore_value} is the value of a class ({first} to "
-                f"{first + self.num_classes - 1}), whose pixels it would hide: {hint}."
-            )
+        hint = "set it to a value that is none, such as 255"
+        if self.ignore_value == 0:
+            hint = "where 0 means no class and classes count from 1, set reduce_zero_label=True"
+            if shifted:
+                hint = "with reduce_zero_label=True 0 is ignored in any case, so leave it at 255"
+        raise ConfigError(
+            f"ignore_value={self.ignore_value} is the number of a class (0 to {most}), whose "
+            f"pixels it would hide: {hint}."
+        )
 
     def _check_label_values(self) -> None:
         if self.reduce_zero_label:

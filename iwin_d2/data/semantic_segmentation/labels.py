@@ -19,6 +19,7 @@ _LOSSY = frozenset({"JPEG", "MPO", "JPEG2000"})
 # Pillow spreads grey values of 2 and 4 bits over 0 to 255.
 _SPREAD = {"L;2": 85, "L;4": 17}
 _MOST_COLOURS = 4096  # more of them, and a label file is a picture
+_IGNORED = -1  # no class
 
 Finding = tuple[str, str, str]  # kind, severity, the sentence without its full stop
 
@@ -218,11 +219,11 @@ def value_findings(
         form: what the values mean.
     """
     bits = 8 if max(counts, default=0) < 256 else 16
-    table = form.table(bits=bits)
+    table = form.table(ignored=_IGNORED, bits=bits)
     bad = {value: count for value, count in counts.items() if table[value] == BAD}
     if bad:
         yield "label-values", "error", _range_sentence(path, bad, counts, form)
-    elif all(table[value] == form.ignore_value for value in counts):
+    elif all(table[value] == _IGNORED for value in counts):
         text = f"{path} has ignored pixels only: nothing is learned from it"
         yield "label-empty", "warning", text
 

@@ -186,12 +186,18 @@ def test_a_bad_label_file(tmp_path, name):
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"num_classes": 300}, "ignore_value=255 is the value of a class .0 to 299."),
+        ({"num_classes": 300}, "ignore_value=255 is the number of a class .0 to 299."),
         ({"num_classes": 4, "ignore_value": 0}, "set reduce_zero_label=True"),
+        ({"num_classes": 4, "ignore_value": 4, "reduce_zero_label": True}, "0 to 4"),
+        (
+            {"num_classes": 4, "ignore_value": 0, "reduce_zero_label": True},
+            "0 is ignored in any case, so leave it at 255",
+        ),
         ({"ignore_value": -1}, "cannot stand in a label file"),
         ({"num_classes": 2, "label_values": {0: 0}}, "has no value for class 1"),
         ({"num_classes": 1, "label_values": {0: 0, 1: 1}}, "gives a value to class 1"),
         ({"num_classes": 2, "label_values": {0: 0, 255: 1}}, "hides its pixels"),
+        ({"label_values": {"a": 0}}, "must map values in the files to class numbers"),
         ({"label_values": {70000: 0}}, "70000, which no label file can hold"),
         ({"label_values": {0: 0}, "reduce_zero_label": True}, "leave one of them out"),
     ],

@@ -224,6 +224,8 @@ def test_headers_are_looked_at_before_training(files, tmp_path, name):
 def test_an_image_whose_header_cannot_be_read(files, tmp_path, content):
     (tmp_path / "images" / "a.jpg").write_bytes(content)
     assert f"{tmp_path}/images/a.jpg is " in refused(files)
+    kept = load_registered_segmentation(register_folder(new_name(), **files), max_bad_images=1)
+    assert [record["width"] for record in kept] == [1, 30, 30]
 
 
 def test_labels_of_the_unturned_picture(files, tmp_path, caplog):
@@ -238,7 +240,7 @@ def test_labels_of_the_unturned_picture(files, tmp_path, caplog):
 
 
 def test_settings_that_cannot_be(files):
-    with pytest.raises(ConfigError, match="ignore_value=3 is the value of a class"):
+    with pytest.raises(ConfigError, match="ignore_value=3 is the number of a class"):
         register_folder(new_name(), **files, ignore_value=3)
     with pytest.raises(DataError, match="has 5 names, but num_classes=6"):
         register_folder(new_name(), **files, num_classes=6)
