@@ -12,7 +12,7 @@ from PIL import Image
 
 from ..errors import DataError
 from ..files import atomic_write
-from .shape_scenes import Scene, compose_scene
+from .shape_scenes import MAX_OBJECTS, Scene, compose_scene
 
 __all__ = ["generate_folder", "save_picture", "scene_parameters", "scenes"]
 
@@ -60,13 +60,13 @@ def scene_parameters(
     }
 
 
-def scenes(parameters: dict, split: str) -> Iterator[Scene]:
+def scenes(parameters: dict, split: str, max_objects: int = MAX_OBJECTS) -> Iterator[Scene]:
     """Yield the scenes of the split "train" or "val", the same for the same parameters."""
     least, greatest = parameters["image_size"]
     for index in range(parameters[f"num_{split}"]):
         rng = np.random.default_rng([parameters["seed"], _SPLITS[split], index])
         width, height = (int(side) for side in rng.integers(least, greatest + 1, 2))
-        yield compose_scene(rng, width, height)
+        yield compose_scene(rng, width, height, max_objects)
 
 
 def save_picture(path: Path, pixels: np.ndarray) -> None:

@@ -11,13 +11,21 @@ from PIL import Image, ImageDraw
 
 from .contours import signed_area, trace_boundaries
 
-__all__ = ["CLASS_NAMES", "Scene", "ShapeObject", "Texture", "compose_scene", "draw_scene"]
+__all__ = [
+    "CLASS_NAMES",
+    "MAX_OBJECTS",
+    "Scene",
+    "ShapeObject",
+    "Texture",
+    "compose_scene",
+    "draw_scene",
+]
 
 CLASS_NAMES = ("circle", "rectangle", "triangle", "star")
 
 # Diameter of the circle around a shape, as a part of the image's short side.
 _MIN_SIZE, _MAX_SIZE = 0.11, 0.5
-_MAX_OBJECTS = 6
+MAX_OBJECTS = 6
 _MIN_VISIBLE = 0.4  # no object is hidden by more than 60 %
 _MIN_REGION = 12  # pixels; a smaller visible splinter is not worth a polygon
 _MIN_CONTRAST = 90.0  # between an object's colour and what may lie beside it; RGB distance
@@ -55,8 +63,10 @@ class Scene:
     seed: int  # of the grain
 
 
-def compose_scene(rng: np.random.Generator, width: int, height: int) -> Scene:
-    """Describe a random scene of 1 to 6 shapes.
+def compose_scene(
+    rng: np.random.Generator, width: int, height: int, max_objects: int = MAX_OBJECTS
+) -> Scene:
+    """Describe a random scene of 1 to `max_objects` shapes.
 
     The class of a shape says nothing about its colour, size or place. Every shape stays visible by
     40 % at least, and its visible part has no hole.
@@ -64,7 +74,7 @@ def compose_scene(rng: np.random.Generator, width: int, height: int) -> Scene:
     background = _background(rng, width, height)
     objects: list[ShapeObject] = []
     masks: list[np.ndarray] = []
-    for _ in range(int(rng.integers(1, _MAX_OBJECTS + 1))):
+    for _ in range(int(rng.integers(1, max_objects + 1))):
         category = int(rng.integers(len(CLASS_NAMES)))
         for _ in range(20):  # attempts at a free place
             outline = _place(rng, _unit_outline(rng, category), width, height)

@@ -27,7 +27,7 @@ __all__ = ["get", "get_checkpoint_url", "get_config", "get_config_file", "list_m
 _ROOTS = (Path(__file__).resolve().parent, Path(__file__).resolve().parents[2])
 
 # Configs that know nothing of their classes before they are told a data set.
-_FOR_OWN_DATA = re.compile(r"custom_(coco|folder)|quickstart")
+_FOR_OWN_DATA = re.compile(r"custom_|quickstart")
 # Configs of data sets that native does not have.
 _DETECTRON2_ALONE = re.compile(r"_(lvis_v1|voc0712)$")
 # What configs are called for which weights may be published, and what these are called.
@@ -37,8 +37,14 @@ _WEIGHTS = (
         "iwin_{size}_window7_{kind}_{epochs}_coco",
     ),
     (r"upernet_iwin_(?P<size>[tsb])_512_160k_ade20k", "iwin_{size}_patch4_window7_512_ade20k_1k"),
+    (r"iwin_(?P<size>[tsb])_(?P<side>\d+)_imagenet1k", "iwin_{size}_patch4_window{window}_{side}"),
+    (
+        r"iwin_(?P<size>[bl])_(?P<side>\d+)_(?:imagenet)?(?P<data>22k|22kto1k)",
+        "iwin_{size}_patch4_window{window}_{side}_{data}",
+    ),
 )
-_SIZES = {"t": "tiny", "s": "small", "b": "base"}
+_SIZES = {"t": "tiny", "s": "small", "b": "base", "l": "large"}
+_WINDOWS = {"224": 7, "384": 12, "512": 16, "1024": 16}
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -177,5 +183,6 @@ def _published_for(key: str) -> Published | None:
         found = re.fullmatch(pattern, key.rpartition("/")[2])
         if found is not None:
             parts = found.groupdict()
+            parts["window"] = _WINDOWS.get(parts.get("side", ""))
             return PUBLISHED.get(weights.format(**{**parts, "size": _SIZES[parts["size"]]}))
     return None
