@@ -11,7 +11,7 @@ import inspect
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -32,7 +32,7 @@ from ..d2.structures import Boxes, Instances
 from ..engine.model_check import explain_misfit
 from ..ops import use_backend
 
-__all__ = ["Analysis", "ModuleCount", "analyze"]
+__all__ = ["Analysis", "ModuleCount", "analyze", "analyze_classifier"]
 
 _MULTIPLY_ADDS, _ACTIVATIONS = "multiply_adds", "activations"
 _ATTENTION, _ELEMENTWISE = "attention", "elementwise"
@@ -74,14 +74,16 @@ class Analysis:
         image_size: (height, width) of the image in pixels.
         proposals: boxes that the box heads took; None for models without proposals.
         detections: boxes that the heads behind them took; None for models without.
+        frames: of the clip; None for an image.
     """
 
     modules: tuple[ModuleCount, ...]
     attention: int
     elementwise: int
     image_size: tuple[int, int]
-    proposals: int | None
-    detections: int | None
+    proposals: int | None = None
+    detections: int | None = None
+    frames: int | None = None
 
     @property
     def total(self) -> ModuleCount:
@@ -109,17 +111,52 @@ def analyze(model: nn.Module, image_size: tuple[int, int] = (800, 1280)) -> Anal
         ConfigError: the model's parts do not fit together, or do not take such an image.
     """
     channels = len(getattr(model, "pixel_mean", ())) or 3
-    noise = torch.Generator().manual_seed(0)
-    image = 255 * torch.rand((channels, *image_size), generator=noise)
+    image = 255 * _noise(channels, *image_size)
+    with _at_its_limits(model) as limits, explain_misfit(model):
+        return _analyze(model, _OnImage, image, image_size, *limits)
+
+
+def analyze_classifier(
+    model: nn.Module,
+    image_size: tuple[int, int] = (224, 224),
+    *,
+    frames: int | None = None,
+    channels: int = 3,
+) -> Analysis:
+    """Count what a classifier of images or clips holds, and does for one of them.
+
+    Args:
+        model: takes Tensor[1, channels, H, W], or Tensor[1, channels, T, H, W]. It stays as it was.
+        image_size: (height, width) in pixels.
+        frames: T of a clip; None for an image.
+        channels: of the images.
+
+    Raises:
+        ConfigError: the model does not take such an image or clip.
+    """
+    shape = (*(() if frames is None else (frames,)), *image_size)
+    with explain_misfit(model):
+        found = _analyze(model, _OnBatch, _noise(1, channels, *shape), image_size)
+    return replace(found, frames=frames)
+
+
+def _noise(*shape: int) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(0))
+
+
+def _analyze(
+    model: nn.Module,
+    wrapper: type[nn.Module],
+    image: Tensor,
+    image_size: tuple[int, int],
+    *limits: int | None,
+) -> Analysis:
+    """Count a model that `wrapper` makes a function of one tensor."""
     training = model.training
-    with (
-        torch.no_grad(),
-        use_backend("reference"),  # all else would refuse to be traced
-        _at_its_limits(model) as limits,
-        explain_misfit(model),
-    ):
+    # All but the reference would refuse to be traced.
+    with torch.no_grad(), use_backend("reference"):
         try:
-            counter = _Counter(_OnImage(model.eval()), (image.to(_device_of(model)),))
+            counter = _Counter(wrapper(model.eval()), (image.to(_device_of(model)),))
             counts = counter.by_module_and_operator()
         finally:
             model.train(training)
@@ -139,6 +176,17 @@ def analyze(model: nn.Module, image_size: tuple[int, int] = (800, 1280)) -> Anal
 
 def _device_of(model: nn.Module) -> torch.device:
     return next((p.device for p in model.parameters()), torch.device("cpu"))
+
+
+class _OnBatch(nn.Module):
+    """A classifier, with the name that counts of its modules go by."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model(images)
 
 
 class _OnImage(nn.Module):

@@ -64,8 +64,9 @@ def _notes(analysis: Analysis) -> str:
         if count is not None
     ]
     taken = f", {' and '.join(boxes)} (the config's limits)" if boxes else ""
+    one = "One image" if analysis.frames is None else f"One clip of {analysis.frames} frames"
     return (
-        f"One image of {height} x {width} pixels (height x width){taken}.\n"
+        f"{one} of {height} x {width} pixels (height x width){taken}.\n"
         "A multiply-add is what papers call a FLOP. Counted are convolutions, matrix products and "
         f"attentions\n(of their own products: {_giga(analysis.attention)} G); activations are the "
         "elements of their results. Not counted are biases of\nconvolutions, norms and ReLU, "

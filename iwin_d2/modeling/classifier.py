@@ -39,6 +39,7 @@ class IwinClassifier(Freezable, nn.Module):
     Attributes:
         num_classes: of the head.
         num_features: channels of the last map, 8 * C.
+        img_size: side of the images that it is trained for.
 
     Raises:
         ValueError: the settings contradict each other.
@@ -64,7 +65,7 @@ class IwinClassifier(Freezable, nn.Module):
         if not (isinstance(img_size, int) and img_size > 0):
             raise ValueError(f"expected img_size to be a side in pixels, got {img_size!r}")
         self.num_features = embed_dim * 2 ** (STAGES - 1)
-        self.patch_size = patch_size
+        self.img_size, self.patch_size = img_size, patch_size
         self.patch_embed = PatchEmbed(patch_size, in_chans, embed_dim)
         sides = [-(-img_size // (patch_size * 2**stage)) for stage in range(STAGES)]
         self.layers = make_stages(

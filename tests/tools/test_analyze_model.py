@@ -69,6 +69,19 @@ def test_several_models_a_row_each(main, capsys):
     assert found[NAME][0] > found[boxes][0] and float(found[NAME][1]) > float(found[boxes][1])
 
 
+def test_published_classifiers_by_name(main, capsys):
+    image, video = "iwin_tiny_patch4_window7_224", "iwin_tiny_patch244_window77_kinetics400_1k"
+    main([image, "--depth", "1"])
+    out = capsys.readouterr().out
+    assert "One image of 224 x 224 pixels" in out and rows(out)["head"][:2] == ["Linear", "769,000"]
+    main([image, video, "--size", "32x64", "--frames", "4"])
+    found = rows(capsys.readouterr().out)
+    assert found[image][0] == "30,226,504" and found[video][0] == "29,771,248"
+    assert 0 < float(found[image][1]) < float(found[video][1])
+    main([video, "--size", "32x32", "--frames", "2"])
+    assert "One clip of 2 frames of 32 x 32 pixels" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "arguments, sentence",
     [
@@ -78,6 +91,14 @@ def test_several_models_a_row_each(main, capsys):
         ([str(ROOT / "configs/common/train.py")], r"train\.py has no model: give"),
         ([NAME, "model.backbone.out_chanels=8"], r"Did you mean model\.backbone\.out_channels\?"),
         ([NAME, *QUICK, "model.backbone.out_channels=8"], r"rpn_head\.conv cannot take"),
+        (
+            ["iwin_tiny_patch4_window7_224", "model.depths=[1,1,1,1]"],
+            "overrides nothing: iwin_tiny",
+        ),
+        (
+            ["iwin_tiny_patch244_window77_kinetics400_1k", "--frames=1"],
+            "model part backbone cannot take what it is given .*at least 2 frames",
+        ),
         ([NAME, "--device", "abacus"], r"abacus is no device of this machine"),
     ],
 )
