@@ -111,7 +111,7 @@ def window_attention(
     """Compute where a token of a block attends, for one image.
 
     Args:
-        model: a detector with an Iwin backbone, or one that takes its input.
+        model: a detector or segmenter with an Iwin backbone, or what takes their input.
         model_input: "image", Tensor[C, h, w], as its data mapper makes it.
         stage: "res2" to "res5".
         block: from 0; None for the stage's last.
@@ -196,7 +196,7 @@ def _run_to(
         for handle in handles:
             handle.remove()
     if "map" not in seen:
-        raise ConfigError("The config's model does not run its Iwin backbone when it detects.")
+        raise ConfigError("The config's model does not run its Iwin backbone in inference.")
     return seen["map"], seen["size"]
 
 

@@ -1,4 +1,4 @@
-"""The attention of a config's detector on an image file."""
+"""The attention of a config's model on an image file."""
 
 import os
 import re
@@ -32,8 +32,8 @@ def attention_of_file(
     """Compute where a token attends on an image, prepared as the config's test images are.
 
     Args:
-        cfg: a detector's config, with dataloader.test.mapper; its model's number of classes is
-            filled in.
+        cfg: a config of a detector or segmenter, with dataloader.test.mapper; its model's number of
+            classes is filled in.
         weights: a checkpoint's file, address or published name, of which the backbone is taken:
             that of a classifier does, too. None takes train.init_checkpoint.
         image: the file.
@@ -60,7 +60,7 @@ def attention_of_file(
         )
     for key in ("model", "dataloader.test.mapper"):
         if OmegaConf.select(cfg, key) is None:
-            raise ConfigError(f"The config has no {key}: give a detector's, with its test data.")
+            raise ConfigError(f"The config has no {key}: give a model's, with its test data.")
     mapper = build(cfg, "dataloader.test.mapper")
     record = {"file_name": str(image), "image_id": 0, "height": height, "width": width}
     try:

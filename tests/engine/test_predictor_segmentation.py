@@ -259,6 +259,16 @@ def test_streams_hold_no_scores_and_give_the_same_labels(upernet, monkeypatch):
         assert (labels == found.argmax(0)).float().mean() > 0.999
 
 
+def test_mixed_precision_runs_the_whole_upernet(upernet):
+    exact, predictor = iwin_d2.Predictor(*upernet), iwin_d2.Predictor(*upernet, amp=True)
+    output = predictor(noise(72, 96))
+    assert output["sem_seg"].dtype == torch.float32
+    (streamed,) = predictor.stream([noise(72, 96)])
+    labels = exact.labels(exact(noise(72, 96)))
+    for found in (predictor.labels(output), predictor.labels(streamed)):
+        assert (found == labels).float().mean() > 0.9
+
+
 @pytest.mark.parametrize(
     "overrides",
     [
