@@ -27,6 +27,7 @@ CASES: dict[str, Callable[..., Iterable[str]]] = {
         "quickstart",
         "frameworks",
         "loading",
+        "loader",
     )
 }
 # These take a `target`, too: the processor or a GPU.
