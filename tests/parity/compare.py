@@ -35,11 +35,23 @@ _MODEL = {
     "pasted masks": 1e-4,
     "pasted probabilities": 1e-2,  # steps of 1/255
 }
+_SEGMENTER = {
+    "names": 0,
+    "initial weights": 0,
+    "next random numbers": 0,
+    "losses": 1e-5,
+    "gradients": 1e-4,
+    "running statistics": 1e-5,
+    "scores": 1e-5,
+}
 # The largest difference allowed, in the sense of `differences`; 0 for equal.
 TOLERANCES = {
     "quickstart cascade": _MODEL,
     "Mask R-CNN": _MODEL,
     "published T": {"names and shapes": 0, "feature maps": 1e-5, "detections": 1e-4},
+    "UPerNet": _SEGMENTER,
+    "Semantic FPN": _SEGMENTER,
+    "Detectron2's Semantic FPN": _SEGMENTER,
     "initial weights": {"names": 0, "weights": 0, "next random numbers": 0},
     "solver": {
         "step schedule": 1e-12,

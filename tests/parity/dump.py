@@ -13,12 +13,18 @@ from pathlib import Path
 
 import model_cases
 import other_cases
+import segmentation_cases
 import torch
 import training_cases
 
 from iwin_d2.d2.data.datasets import register_coco_instances
 
-CASES = {**model_cases.CASES, **other_cases.CASES, **training_cases.CASES}
+CASES = {
+    **model_cases.CASES,
+    **segmentation_cases.CASES,
+    **other_cases.CASES,
+    **training_cases.CASES,
+}
 
 
 def plain(value):

@@ -50,6 +50,11 @@ def test_the_cases_say_something(found):
                 counts = [len(next(iter(x.values()))) for x in map(_tensors, parts[part])]
                 assert min(counts) >= 50, part
             assert all(0 < m.double().mean() < 0.5 for m in parts["pasted masks"])
+        for case in ("UPerNet", "Semantic FPN", "Detectron2's Semantic FPN"):
+            parts = side[case]
+            assert all(loss > 0.1 for loss in parts["losses"].values())
+            assert all(g.abs().max() > 0 for g in parts["gradients"].values())
+            assert all(scores.std() > 0.01 for scores in parts["scores"])
         assert len(side["published T"]["detections"]["scores"]) >= 10
         results = side["evaluation"]["boxes and masks"]["results"]
         assert all(5 < results[task]["AP"] < 95 for task in ("bbox", "segm"))
