@@ -184,10 +184,10 @@ def test_what_is_not_complete_is_not_converted(run, tmp_path, kind):
 def test_heads_that_there_are_not_yet(run, tmp_path):
     weights = small_backbone().state_dict()
     state = {f"backbone.{name}": value for name, value in weights.items()}
-    state["decode_head.conv_seg.weight"] = torch.zeros(7, 4, 1, 1)
+    state["decode_head.squeeze.conv.weight"] = torch.zeros(7, 4, 1, 1)  # of another head
     torch.save({"state_dict": state}, tmp_path / "seg.pth")
     status, _, sentence = run(tmp_path / "seg.pth", tmp_path / "target.pth")
-    assert status == 1 and "this version has no segmentation heads" in sentence
+    assert status == 1 and "this version has no such segmentation heads" in sentence
     status, *_ = run(tmp_path / "seg.pth", tmp_path / "target.pth", "--part", "backbone")
     assert status == 0
     assert load_pretrained(small_backbone(), tmp_path / "target.pth").missing == {}
