@@ -9,6 +9,7 @@ from .shape_scenes import CLASS_NAMES, draw_scene
 
 __all__ = ["ClassFolders", "generate_classification_dataset"]
 
+_SIZES = (0.4, 0.8)  # of the circle around a shape, as a part of the image's short side
 _VERSION = 1  # to be raised whenever the same parameters give other files
 
 
@@ -64,7 +65,8 @@ def _write(root: Path, parameters: dict) -> None:
     for split in ("train", "val"):
         for name in CLASS_NAMES:
             (root / split / name).mkdir(parents=True)
-        for index, scene in enumerate(scenes(parameters, split, max_objects=1), start=1):
+        found = scenes(parameters, split, max_objects=1, sizes=_SIZES)
+        for index, scene in enumerate(found, start=1):
             pixels, _ = draw_scene(scene)
             name = CLASS_NAMES[scene.objects[0].category]
             save_picture(root / split / name / f"{index:06d}.jpg", pixels)

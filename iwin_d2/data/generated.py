@@ -6,13 +6,14 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from ..errors import DataError
 from ..files import atomic_write
-from .shape_scenes import MAX_OBJECTS, Scene, compose_scene
+from .shape_scenes import Scene, compose_scene
 
 __all__ = ["generate_folder", "save_picture", "scene_parameters", "scenes"]
 
@@ -60,13 +61,19 @@ def scene_parameters(
     }
 
 
-def scenes(parameters: dict, split: str, max_objects: int = MAX_OBJECTS) -> Iterator[Scene]:
-    """Yield the scenes of the split "train" or "val", the same for the same parameters."""
+def scenes(parameters: dict, split: str, **options: Any) -> Iterator[Scene]:
+    """Yield the scenes of the split "train" or "val", the same for the same parameters.
+
+    Args:
+        parameters: of the data set.
+        split: "train" or "val".
+        **options: of `compose_scene`.
+    """
     least, greatest = parameters["image_size"]
     for index in range(parameters[f"num_{split}"]):
         rng = np.random.default_rng([parameters["seed"], _SPLITS[split], index])
         width, height = (int(side) for side in rng.integers(least, greatest + 1, 2))
-        yield compose_scene(rng, width, height, max_objects)
+        yield compose_scene(rng, width, height, **options)
 
 
 def save_picture(path: Path, pixels: np.ndarray) -> None:

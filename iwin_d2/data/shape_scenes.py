@@ -14,6 +14,7 @@ from .contours import signed_area, trace_boundaries
 __all__ = [
     "CLASS_NAMES",
     "MAX_OBJECTS",
+    "SIZES",
     "Scene",
     "ShapeObject",
     "Texture",
@@ -24,7 +25,7 @@ __all__ = [
 CLASS_NAMES = ("circle", "rectangle", "triangle", "star")
 
 # Diameter of the circle around a shape, as a part of the image's short side.
-_MIN_SIZE, _MAX_SIZE = 0.11, 0.5
+SIZES = (0.11, 0.5)
 MAX_OBJECTS = 6
 _MIN_VISIBLE = 0.4  # no object is hidden by more than 60 %
 _MIN_REGION = 12  # pixels; a smaller visible splinter is not worth a polygon
@@ -64,7 +65,11 @@ class Scene:
 
 
 def compose_scene(
-    rng: np.random.Generator, width: int, height: int, max_objects: int = MAX_OBJECTS
+    rng: np.random.Generator,
+    width: int,
+    height: int,
+    max_objects: int = MAX_OBJECTS,
+    sizes: tuple[float, float] = SIZES,
 ) -> Scene:
     """Describe a random scene of 1 to `max_objects` shapes.
 
@@ -77,7 +82,7 @@ def compose_scene(
     for _ in range(int(rng.integers(1, max_objects + 1))):
         category = int(rng.integers(len(CLASS_NAMES)))
         for _ in range(20):  # attempts at a free place
-            outline = _place(rng, _unit_outline(rng, category), width, height)
+            outline = _place(rng, _unit_outline(rng, category), width, height, sizes)
             candidate = [*masks, _coverage(outline, width, height) >= 0.5]
             if _all_visible(candidate, [*(o.outline for o in objects), outline]):
                 masks = candidate
@@ -128,9 +133,16 @@ def _on_circle(count: int) -> np.ndarray:
     return np.stack([np.cos(angles), np.sin(angles)], axis=1)
 
 
-def _place(rng: np.random.Generator, unit: np.ndarray, width: int, height: int) -> np.ndarray:
+def _place(
+    rng: np.random.Generator,
+    unit: np.ndarray,
+    width: int,
+    height: int,
+    sizes: tuple[float, float],
+) -> np.ndarray:
     """Scale, rotate and move a unit outline into the image, which it may leave a little."""
-    size = min(width, height) * _MIN_SIZE * (_MAX_SIZE / _MIN_SIZE) ** rng.uniform()
+    least, greatest = sizes
+    size = min(width, height) * least * (greatest / least) ** rng.uniform()
     angle = rng.uniform(0, 2 * np.pi)
     cos, sin = np.cos(angle), np.sin(angle)
     margin = 0.35 * size

@@ -21,13 +21,13 @@ model = L(IwinClassifier)(
 )
 set_side(dataloader, 64)
 _crop, _flip, _rand_augment, _erasing = dataloader.train.mapper.augmentations
-_crop.scale = [0.5, 1.0]
+_crop.scale = [0.8, 1.0]
 dataloader.train.mapper.augmentations = [_crop, _flip]
 dataloader.train.total_batch_size = 32
 dataloader.train.num_workers = 1
 dataloader.test.num_workers = 1
 
-optimizer.lr = 2e-3
+optimizer.lr = 5e-4
 train.lr_reference_batch_size = None
 train.label_smoothing = 0.0
 train.mixing.update({"mixup": 0.0, "cutmix": 0.0})
