@@ -131,15 +131,18 @@ def test_for_the_model_of_a_config(run, tmp_path):
     )
 
 
-def test_classes_by_name(tmp_path):
-    source = torch.load(GOLDEN / "mask_rcnn.pt", weights_only=True)
+@pytest.mark.parametrize(
+    ("golden", "kind"), [("mask_rcnn.pt", "thing_classes"), ("upernet.pt", "stuff_classes")]
+)
+def test_classes_by_name(tmp_path, golden, kind):
+    source = torch.load(GOLDEN / golden, weights_only=True)
     names = ("a", "b", "c", "d", "e")
     torch.save({"state_dict": source["state_dict"], "meta": {"CLASSES": names}}, tmp_path / "a.pth")
     convert_checkpoint(tmp_path / "a.pth", tmp_path / "b.pth")
     content = torch.load(tmp_path / "b.pth", weights_only=True)
-    assert content["metadata"] == {"thing_classes": list(names)}
+    assert content["metadata"] == {kind: list(names)}
     found = recognise(read_checkpoint(str(tmp_path / "b.pth")), "b.pth").classes
-    assert found == {"thing_classes": list(names)}
+    assert found == {kind: list(names)}
 
 
 def spoiled(**changes):
