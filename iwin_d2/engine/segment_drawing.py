@@ -45,6 +45,9 @@ def draw_segments(
 ) -> np.ndarray:
     """Draw a label map on its image: classes in translucent colours, with contours.
 
+    Under colours, the image turns grey, or those of a blue class on something yellow would be
+    green.
+
     Args:
         image: RGB, uint8 [H, W, 3].
         labels: class numbers, integers [H, W]; pixels of a negative number have no class and are
@@ -61,7 +64,7 @@ def draw_segments(
     colors = np.where((labels < 0)[..., None], _hatch(size)[..., None], _colors_of(labels))
     weights = np.full(size, round(256 * opacity), dtype=np.uint16)
     weights[_contours(labels, max(round(max(size) / 900), 1))] = 256
-    mixed = image * (256 - weights)[..., None] + colors * weights[..., None]
+    mixed = _greyer(image, opacity) * (256 - weights)[..., None] + colors * weights[..., None]
     return (mixed >> 8).astype(np.uint8)
 
 
@@ -90,6 +93,12 @@ def draw_errors(
 def share_text(share: float) -> str:
     """A part of an image in percent."""
     return "< 0.1 %" if 0 < share < 0.0005 else f"{100 * share:.1f} %"
+
+
+def _greyer(image: np.ndarray, opacity: float) -> np.ndarray:
+    """An image that loses its colours as others are laid on it: uint8 [H, W, 3]."""
+    picture = Image.fromarray(image)
+    return np.asarray(Image.blend(picture, picture.convert("L").convert("RGB"), opacity**0.5))
 
 
 def _scaled(image: np.ndarray, scale: float) -> np.ndarray:

@@ -34,9 +34,9 @@ def draw_label_data(
     seed: int = 0,
     image_format: str = "RGB",
     ignore_value: int = 255,
-    tile_size: int = 480,
+    tile_size: int = 400,
 ) -> Path:
-    """Draw images with their label images, and what a data mapper makes of them.
+    """Draw images above their label images, and what a data mapper makes of them.
 
     Args:
         records: to draw, of a data set of semantic segmentation.
@@ -62,13 +62,13 @@ def draw_label_data(
     for number, record in enumerate(records, start=1):
         image, labels = read_record_image(record), true_labels(record)
         maps, padded = [labels], False
-        panels = [_panel("as labelled", image, labels, tile_size)]
+        columns = [_column("as labelled", image, labels, tile_size)]
         for draw in range(draws):
             seed_everything(seed, number, draw)
             pixels, labels = _map(mapper, record, image_format, ignore_value)
             title = "model's input" + (f" {draw + 1}" if draws > 1 else "")
             padding = _padding(pixels, labels)
-            panels.append(_panel(title, pixels, labels, tile_size, padding))
+            columns.append(_column(title, pixels, labels, tile_size, padding))
             padded = padded or any(padding)
             if labels is not None:
                 maps.append(labels[: labels.shape[0] - padding[0], : labels.shape[1] - padding[1]])
@@ -77,13 +77,15 @@ def draw_label_data(
             legend.append(("padding", _PADDING))
         heading = f"{os.path.basename(record['file_name'])} (image {record['image_id']})"
         picture = picture_name(number, record["file_name"])
-        sheet = compose(panels, heading=heading, legend=legend, remarks=remarks)
+        rows = [panel for row in zip(*columns) for panel in row]
+        text = {"heading": heading, "legend": legend, "remarks": remarks}
+        sheet = compose(rows, columns=len(columns), **text)
         save_picture(sheet, folder / picture)
         shown.append((picture, heading))
     remark = (
-        "Left, the image with its label image; beside it, what the data mapper makes of them: the "
-        "model's input before normalisation, all drawn at one size. What is hatched has no class, "
-        "and nothing is learned from it."
+        "Left, the image above its label image; beside them, what the data mapper makes of both: "
+        "the model's input before normalisation, all drawn at one size. What is hatched has no "
+        "class, and nothing is learned from it."
     )
     return write_html(folder, "Data as the model sees it", remark, shown)
 
@@ -141,34 +143,33 @@ def _padding(pixels: np.ndarray, labels: np.ndarray | None) -> tuple[int, int]:
     return tuple(int(np.argmin(empty.all(axis)[::-1])) for axis in (1, 0))
 
 
-def _panel(
+def _column(
     title: str,
     image: np.ndarray,
     labels: np.ndarray | None,
     tile_size: int,
     padding: tuple[int, int] = (0, 0),
-) -> Panel:
-    height, width = image.shape[:2]
-    text, scale = f"{title}: {width} x {height}", tile_size / max(height, width)
+) -> tuple[Panel, Panel]:
+    """An image, and its labels on it."""
+    (height, width), (bottom, right) = image.shape[:2], padding
+    scale = tile_size / max(height, width)
+    blank = np.zeros((height, width), dtype=np.int32)
+    plain = Image.fromarray(draw_segments(image, blank, scale=scale, opacity=0.0))
+    title = f"{title}: {width} x {height}"
     if labels is None:
-        labels, opacity = np.zeros((height, width), dtype=np.int32), {"opacity": 0.0}
-        return Panel(f"{text}, no labels", _tile(image, labels, scale, **opacity))
-    bottom, right = padding
-    inside = labels[: height - bottom, : width - right]
-    ignored = float((inside == IGNORED).mean())
-    if ignored:
-        text += f", {share_text(ignored)} ignored"
+        return Panel(title, plain), Panel("no labels", plain)
     if any(padding):
-        text += f", padded by {right} x {bottom}"
-    tile = _tile(image, labels, scale)
+        title += f", padded by {right} x {bottom}"
+    inside = labels[: height - bottom, : width - right]
+    count = len(np.setdiff1d(inside, [IGNORED]))
+    text = "1 class" if count == 1 else f"{count} classes"
+    if (inside == IGNORED).any():
+        text += f", {share_text(float((inside == IGNORED).mean()))} ignored"
+    drawn = Image.fromarray(draw_segments(image, labels, scale=scale))
     color = tuple(round(255 * value) for value in _PADDING)
     edge = round((width - right) * scale), round((height - bottom) * scale)
     if right:
-        tile.paste(color, (edge[0], 0, *tile.size))
+        drawn.paste(color, (edge[0], 0, *drawn.size))
     if bottom:
-        tile.paste(color, (0, edge[1], *tile.size))
-    return Panel(text, tile)
-
-
-def _tile(image: np.ndarray, labels: np.ndarray, scale: float, **options) -> Image.Image:
-    return Image.fromarray(draw_segments(image, labels, scale=scale, **options))
+        drawn.paste(color, (0, edge[1], *drawn.size))
+    return Panel(title, plain), Panel(text, drawn)

@@ -59,10 +59,10 @@ def write_record(folder, name="a", labels=None, **form):
     }
 
 
-def panels(path, count, tile=TILE):
-    """The drawings in a picture, below the heading and the titles."""
+def panels(path, count, tile=TILE, above=0):
+    """The drawings in a picture, below heading and titles and a row that is so high."""
     picture = np.asarray(Image.open(path)).astype(int)
-    top = 16 + 28 + 26
+    top = 16 + 28 + 26 + (above + 10 + 26 if above else 0)
     return [picture[top:, 24 + i * (tile + 10) :][:, :tile] for i in range(count)]
 
 
@@ -129,7 +129,9 @@ def test_labels_are_drawn_before_and_after_augmentation(tmp_path, form):
     mapper = SemSegMapper(is_train=True, augmentations=[T.RandomFlip(prob=1.0), PadTo((60, 60), 7)])
     index = draw_label_data([record], mapper, NAMES, tmp_path / "out", draws=1, tile_size=TILE)
     assert "0001_a.png" in index.read_text()
-    before, after = panels(tmp_path / "out" / "0001_a.png", 2)
+    for image in panels(tmp_path / "out" / "0001_a.png", 2):
+        assert (image[:72] == GREY).all()  # as it is
+    before, after = panels(tmp_path / "out" / "0001_a.png", 2, above=120)
     # Rows and columns are those of pixels of the image, drawn twice as large.
     for row, column, number in ((5, 30, SKY), (22, 10, GRASS), (30, 15, SOIL)):
         assert close(before[2 * row, 2 * column], blended(number))
@@ -149,7 +151,8 @@ def test_what_is_ignored_is_not_taken_for_padding(tmp_path):
     Image.fromarray(pixels).save(record["file_name"])
     mapper = SemSegMapper(is_train=True, augmentations=[])
     draw_label_data([record], mapper, NAMES, tmp_path / "out", draws=1, tile_size=TILE)
-    before, after = panels(tmp_path / "out" / "0001_a.png", 2)
+    before, after = panels(tmp_path / "out" / "0001_a.png", 2, above=80)
+    assert not (before[:80] == GREY).all()
     np.testing.assert_array_equal(before[:80], after[:80])
 
 
@@ -157,8 +160,8 @@ def test_a_mapper_without_labels_shows_the_image(tmp_path):
     record = write_record(tmp_path)
     mapper = SemSegMapper(is_train=False, augmentations=[])
     draw_label_data([record], mapper, NAMES, tmp_path / "out", draws=1, tile_size=TILE)
-    _, after = panels(tmp_path / "out" / "0001_a.png", 2)
-    assert (after[:80] == GREY).all()
+    before, after = panels(tmp_path / "out" / "0001_a.png", 2, above=80)
+    assert (after[:80] == GREY).all() and not (before[:80] == GREY).all()
 
 
 # ---- predictions ---------------------------------------------------------------------------------
