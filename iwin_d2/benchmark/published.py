@@ -19,16 +19,19 @@ __all__ = [
     "use_published_blocks",
 ]
 
+Window = tuple[int, int]  # height, width
+
 
 def published_attention(
-    qkv: Tensor, num_heads: int, window_size: int, pad_qkv: Tensor | None = None
+    qkv: Tensor, num_heads: int, window_size: int | Window, pad_qkv: Tensor | None = None
 ) -> Tensor:
     """Do what the published block does between the norm and the projection, on a projected map.
 
     Arguments and result as `iwin_d2.ops.interleaved_window_attention`.
     """
-    windows = _partition(_pad(qkv, window_size, pad_qkv), window_size)
-    return _merge(_attend(windows, num_heads), window_size, qkv.shape[:-1])
+    window = (window_size, window_size) if isinstance(window_size, int) else window_size
+    windows = _partition(_pad(qkv, window, pad_qkv), window)
+    return _merge(_attend(windows, num_heads), window, qkv.shape[:-1])
 
 
 class PublishedBlock(IwinBlock):
@@ -36,7 +39,7 @@ class PublishedBlock(IwinBlock):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map Tensor[B, H, W, C] or Tensor[B, T, H, W, C] to the same shape."""
-        window = self.attn.window_size
+        window = self.attn.window_of(x)
         y = self.norm1(x)
         # On the windows, so that padding gets the bias as its q, k and v.
         windows = self.attn.qkv(_partition(_pad(y, window), window))
@@ -92,35 +95,35 @@ def use_published_blocks(model: nn.Module) -> nn.Module:
     return model
 
 
-def _pad(x: Tensor, m: int, value: Tensor | None = None) -> Tensor:
+def _pad(x: Tensor, window: Window, value: Tensor | None = None) -> Tensor:
     """Pad the map to multiples of the window; tokens of the padding are `value`, or zeros."""
     height, width = x.shape[-3:-1]
-    sides = (0, 0, 0, -width % m, 0, -height % m)
+    sides = (0, 0, 0, -width % window[1], 0, -height % window[0])
     padded = F.pad(x, sides)
     if value is None or padded.shape == x.shape:
         return padded
     return padded + F.pad(x.new_zeros(height, width, 1), sides, value=1) * value
 
 
-def _partition(x: Tensor, m: int) -> Tensor:
-    """Gather a padded map into its windows, Tensor[B * Gh * Gw, T * M * M, C]."""
+def _partition(x: Tensor, window: Window) -> Tensor:
+    """Gather a padded map into its windows, Tensor[B * Gh * Gw, T * M_h * M_w, C]."""
     if x.dim() == 4:
         x = x.unsqueeze(1)
     batch, frames, height, width, dim = x.shape
-    rows, columns = height // m, width // m
-    x = _regroup(_regroup(x, 2, m, rows), 3, m, columns)
-    windows = x.view(batch, frames, rows, m, columns, m, dim).permute(0, 2, 4, 1, 3, 5, 6)
-    return windows.contiguous().view(-1, frames * m * m, dim)
+    (m, n), rows, columns = window, height // window[0], width // window[1]
+    x = _regroup(_regroup(x, 2, m, rows), 3, n, columns)
+    windows = x.view(batch, frames, rows, m, columns, n, dim).permute(0, 2, 4, 1, 3, 5, 6)
+    return windows.contiguous().view(-1, frames * m * n, dim)
 
 
-def _merge(windows: Tensor, m: int, shape: tuple[int, ...]) -> Tensor:
+def _merge(windows: Tensor, window: Window, shape: tuple[int, ...]) -> Tensor:
     """Put the windows back and crop the padding; `shape` is [B, H, W] or [B, T, H, W]."""
     batch, frames = shape[0], shape[1] if len(shape) == 4 else 1
     height, width = shape[-2:]
-    rows, columns = -(-height // m), -(-width // m)
-    x = windows.view(batch, rows, columns, frames, m, m, -1).permute(0, 3, 1, 4, 2, 5, 6)
-    x = x.contiguous().view(batch, frames, rows * m, columns * m, -1)
-    x = _regroup(_regroup(x, 3, columns, m), 2, rows, m)
+    (m, n), rows, columns = window, -(-height // window[0]), -(-width // window[1])
+    x = windows.view(batch, rows, columns, frames, m, n, -1).permute(0, 3, 1, 4, 2, 5, 6)
+    x = x.contiguous().view(batch, frames, rows * m, columns * n, -1)
+    x = _regroup(_regroup(x, 3, columns, n), 2, rows, m)
     return x[:, :, :height, :width].contiguous().view(*shape, -1)
 
 

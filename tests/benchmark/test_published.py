@@ -9,8 +9,9 @@ from iwin_d2.benchmark.published import (
     PublishedPatchEmbed,
     use_published_blocks,
 )
-from iwin_d2.benchmark.video import VideoStack
-from iwin_d2.modeling import IwinTransformer
+from iwin_d2.modeling import IwinClassifier, IwinTransformer, IwinTransformer3D
+
+SETTINGS = {"embed_dim": 16, "depths": [1, 1, 2, 1], "num_heads": [1, 2, 4, 8]}
 
 
 @pytest.mark.parametrize("size", [(64, 96), (61, 75)])
@@ -32,12 +33,27 @@ def test_published_formulation_computes_the_same(size):
 @pytest.mark.parametrize("num_frames", [2, 6])
 def test_published_formulation_of_a_clip(size, num_frames):
     torch.manual_seed(0)
-    model = VideoStack(16, [1, 1, 2, 1], [1, 2, 4, 8], num_frames=num_frames).eval()
+    model = IwinTransformer3D(**SETTINGS).eval()
     torch.nn.init.normal_(model.time_embed)
     clips = torch.randn(2, 3, num_frames, *size)
     with torch.no_grad():
         ours = model(clips)
         published = use_published_blocks(model)(clips)
-    assert ours.shape == (2, num_frames // 2, -(-size[0] // 32), -(-size[1] // 32), 128)
+    assert ours.shape == (2, 128, num_frames // 2, -(-size[0] // 32), -(-size[1] // 32))
     assert sum(isinstance(module, PublishedBlock) for module in model.modules()) == 5
     torch.testing.assert_close(published, ours, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(64, 96), (20, 250), (3, 3)])
+def test_published_formulation_with_windows_of_the_maps_size(size):
+    torch.manual_seed(0)
+    model = IwinClassifier(num_classes=5, img_size=96, **SETTINGS).eval()
+    for stage in model.layers:
+        for block in stage.blocks:
+            block.attn.qkv.weight.data *= 20  # attention far from uniform, so that windows tell
+    images = torch.randn(2, 3, *size)
+    with torch.no_grad():
+        ours = model.forward_features(images)
+        published = use_published_blocks(model).forward_features(images)
+    assert sum(isinstance(module, PublishedBlock) for module in model.modules()) == 5
+    torch.testing.assert_close(published, ours, rtol=1e-4, atol=1e-4)

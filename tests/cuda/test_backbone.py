@@ -18,7 +18,7 @@ from small_models import (
 )
 from torch.nn.parallel import DistributedDataParallel
 
-from iwin_d2.benchmark.video import VideoStack
+from iwin_d2.modeling import IwinTransformer3D
 from iwin_d2.ops import backends, use_backend
 
 
@@ -123,7 +123,8 @@ def test_activation_checkpointing(checkpointed):
 
 def test_clips_as_on_the_cpu():
     torch.manual_seed(0)
-    model = VideoStack(32, [1, 1, 1, 1], [1, 2, 4, 8], num_frames=8).train()
+    settings = {"embed_dim": 32, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 4, 8]}
+    model = IwinTransformer3D(**settings, num_frames=8).train()
     clips = torch.randn(1, 3, 8, 60, 68)
     with use_backend("reference"):
         truth = model(clips)
