@@ -31,8 +31,11 @@ def is_segmentation(output: Mapping[str, Any]) -> bool:
 
 
 def without_scores(output: Mapping[str, Any]) -> dict[str, Any]:
-    """An output in which "sem_seg_labels", int32 [H, W], stand in place of "sem_seg"."""
-    if SCORES not in output:
+    """An output in which "sem_seg_labels", int32 [H, W], stand in place of "sem_seg".
+
+    One with objects, too, is left as it is.
+    """
+    if SCORES not in output or "instances" in output:
         return dict(output)
     kept = {name: value for name, value in output.items() if name != SCORES}
     return {**kept, LABELS: predicted_labels(output)}

@@ -15,6 +15,7 @@ from iwin_d2.d2.modeling import SemanticSegmentor
 from iwin_d2.d2.structures import Instances
 from iwin_d2.data.mapper import DetectionMapper
 from iwin_d2.data.semantic_segmentation import SemSegMapper
+from iwin_d2.engine.outputs import without_scores
 from iwin_d2.errors import ConfigError, DataError
 from iwin_d2.modeling import IwinTransformer, UPerNetHead
 from iwin_d2.modeling.iwin import iwin_shapes
@@ -150,6 +151,11 @@ def test_labels_are_of_segmenters_alone(predictor):
         predictor.labels({"instances": Instances((2, 2)), "sem_seg": torch.zeros(3, 2, 2)})
     with pytest.raises(ConfigError, match="returns caption, but no instances and no sem_seg"):
         predictor.labels({"caption": "a field"})
+
+
+def test_outputs_with_objects_are_left_as_they_are():
+    panoptic = {"instances": Instances((2, 2)), "sem_seg": torch.zeros(3, 2, 2)}
+    assert without_scores(panoptic) == panoptic
 
 
 # ---- many images ---------------------------------------------------------------------------------
