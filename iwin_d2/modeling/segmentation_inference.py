@@ -11,15 +11,14 @@ from torch import Tensor, nn
 from ..d2.modeling import SemanticSegmentor
 from ..d2.structures import ImageList
 from ..errors import ConfigError
-from .sliding_windows import Axis, cut
+from .seen_image import Logits, SeenImage, Size
+from .sliding_windows import cut
 from .tta import View
 
 __all__ = ["SegmenterInference", "is_plain_segmenter", "is_segmenter", "predicted_labels"]
 
 _TILE = 128  # pixels of the output, of either side, that scores are computed of at a time
-_ACROSS = 8  # windows in a row of them that are held, unless more lie over one pixel
-
-Size = tuple[int, int]  # height, width
+_ACROSS = 16  # windows in a row of them that are held, unless more lie over one pixel
 
 
 def predicted_labels(output: dict[str, Any]) -> Tensor:
@@ -167,7 +166,7 @@ class SegmenterInference(nn.Module):
             self._look_at_whole_images([views[number] for views in seen])
         return [{"sem_seg_labels": self._best(views)} for views in seen]
 
-    def _best(self, views: list["_SeenImage"]) -> Tensor:
+    def _best(self, views: list[SeenImage]) -> Tensor:
         size = views[0].rows.output, views[0].columns.output
         labels = torch.empty(size, dtype=torch.int32, device=self.model.device)
         for rows, columns in self._walk(views):
@@ -178,7 +177,7 @@ class SegmenterInference(nn.Module):
             labels[rows, columns] = _best_class(scores)
         return labels
 
-    def _see(self, item: dict[str, Any], views: list[View]) -> list["_SeenImage"]:
+    def _see(self, item: dict[str, Any], views: list[View]) -> list[SeenImage]:
         """An image in some views."""
         image = item["image"]
         if self.window is None:
@@ -186,53 +185,65 @@ class SegmenterInference(nn.Module):
         size = item.get("height", image.shape[-2]), item.get("width", image.shape[-1])
         scaled = {view.scale: View(view.scale, False).of_image(image) for view in views}
         return [
-            _SeenImage(scaled[view.scale], view.flipped, size, self.window, self.stride)
+            SeenImage(scaled[view.scale], view.flipped, size, self.window, self.stride)
             for view in views
         ]
 
-    def _walk(self, views: list["_SeenImage"]) -> Iterator[tuple[slice, slice]]:
+    def _walk(self, views: list[SeenImage]) -> Iterator[tuple[slice, slice]]:
         """Go over rectangles of the output; the windows that each depends on are held meanwhile.
 
-        In stripes across the side with fewer windows, along the other.
+        In stripes across the side with fewer windows. In a stripe, as far along the other side as a
+        row of windows completes the output, window by window.
         """
         upright = len(views[0].columns.starts) <= len(views[0].rows.starts)
         across, along = (1, 0) if upright else (0, 1)
 
-        def few(side: int, pixels: slice, least: int = 0) -> bool:
+        def few(pixels: slice, least: int = 0) -> bool:
             return all(
-                len(view.needed(side, pixels)) <= max(view.axes[side].depth + 1, least)
+                len(view.needed(across, pixels)) <= max(view.axes[across].depth + 1, least)
                 for view in views
             )
 
-        whole = [slice(0, axis.output) for axis in views[0].axes]
-        bands = cut(whole[along], _TILE, partial(few, along))
-        length = views[0].axes[across].output
-        for stripe in cut(whole[across], length, partial(few, across, least=_ACROSS)):
-            pieces = cut(stripe, _TILE, partial(few, across))
-            for band in bands:
-                for view in views:
-                    self._hold(view, *((band, stripe) if upright else (stripe, band)))
-                for piece in pieces:
-                    yield (band, piece) if upright else (piece, band)
-            for view in views:
-                view.held.clear()
+        def completed_together(pixels: slice) -> bool:
+            ends = slice(pixels.start, pixels.start + 1), slice(pixels.stop - 1, pixels.stop)
+            return all(len({view.last_needed(along, end) for end in ends}) == 1 for view in views)
 
-    def _hold(self, view: "_SeenImage", rows: slice, columns: slice) -> None:
-        """See the windows that a rectangle of the output depends on; forget the others."""
-        needed = view.windows(rows, columns)
-        for place in view.held.keys() - set(needed):
-            del view.held[place]
-        missing = [place for place in needed if place not in view.held]
+        length, width = (views[0].axes[side].output for side in (along, across))
+        bands = cut(slice(0, length), length, completed_together)
+        for stripe in cut(slice(0, width), width, partial(few, least=_ACROSS)):
+            pieces = cut(stripe, _TILE, few)
+            for band in bands:
+                for piece in pieces:
+                    rest = slice(piece.start, stripe.stop)
+                    for view in views:
+                        self._hold(view, across, band, piece, rest)
+                    for start in range(band.start, band.stop, _TILE):
+                        tile = slice(start, min(start + _TILE, band.stop))
+                        yield (tile, piece) if upright else (piece, tile)
+                    for view in views:
+                        view.forget(across, slice(piece.stop, stripe.stop), band.stop)
+
+    def _hold(self, view: SeenImage, across: int, band: slice, piece: slice, rest: slice) -> None:
+        """See the windows that a piece of a band depends on.
+
+        Batches are filled with those that the rest of the band will depend on.
+        """
+        if all(place in view.held for place in view.windows(across, piece, band)):
+            return
+        missing = [place for place in view.windows(across, rest, band) if place not in view.held]
+        wanted = set(view.windows(across, piece, band))
         size = self.batch_size or (1 if self.model.device.type == "cpu" else 4)
         for start in range(0, len(missing), size):
+            if wanted.issubset(view.held):
+                break
             self._look([(view, place) for place in missing[start : start + size]])
 
-    def _look_at_whole_images(self, views: list["_SeenImage"]) -> None:
+    def _look_at_whole_images(self, views: list[SeenImage]) -> None:
         """See images of one size together, where they are seen as a whole."""
         if self.window is None:
             self._look([(view, (0, 0)) for view in views])
 
-    def _look(self, wanted: list[tuple["_SeenImage", tuple[int, int]]]) -> None:
+    def _look(self, wanted: list[tuple[SeenImage, tuple[int, int]]]) -> None:
         """Hold the logits of these windows, which are of one size, after a pass of the model."""
         model = self.model
         pixels = [view.pixels(*place).to(model.device) for view, place in wanted]
@@ -246,88 +257,8 @@ class SegmenterInference(nn.Module):
         # Not as upsampled as the head gives it, where it can be had so.
         logits = head.layers(features) if hasattr(head, "layers") else head(features)[0]
         for (view, place), found in zip(wanted, logits):
-            view.held[place] = found
+            view.held[place] = Logits(found)
             view.padded = images.shape[-2], images.shape[-1]
-
-
-class _SeenImage:
-    """An image in one view: its windows, and what they say of the output's pixels.
-
-    Attributes:
-        axes: where windows lie, from top to bottom and from left to right.
-        held: logits Tensor[C, h, w] of the windows that were seen, by (row, column) of windows.
-        padded: the size of what h x w logits are of.
-    """
-
-    padded: Size
-
-    def __init__(
-        self, image: Tensor, flipped: bool, output: Size, window: Size | None, stride: Size | None
-    ):
-        """`image` is Tensor[C, H, W], not flipped; `output` the size of the output."""
-        self._image, self._flipped = image, flipped
-        height, width = window or (None, None)
-        down, right = stride or (1, 1)
-        self.axes = (
-            Axis(image.shape[-2], output[0], height, down),
-            Axis(image.shape[-1], output[1], width, right),
-        )
-        self.held: dict[tuple[int, int], Tensor] = {}
-
-    @property
-    def rows(self) -> Axis:
-        """From top to bottom."""
-        return self.axes[0]
-
-    @property
-    def columns(self) -> Axis:
-        """From left to right; in a flipped view, as that has them."""
-        return self.axes[1]
-
-    def needed(self, side: int, pixels: slice) -> range:
-        """The windows along a side, 0 or 1 as in `axes`, that pixels of the output depend on."""
-        return self.axes[side].needed(self._mirrored(pixels) if side == 1 else pixels)
-
-    def windows(self, rows: slice, columns: slice) -> list[tuple[int, int]]:
-        """Those that a rectangle of the output depends on."""
-        across = self.needed(1, columns)
-        return [(row, column) for row in self.needed(0, rows) for column in across]
-
-    def pixels(self, row: int, column: int) -> Tensor:
-        """A window, Tensor[C, h, w]."""
-        top, left = self.rows.starts[row], self.columns.starts[column]
-        height, width = self.rows.window, self.columns.window
-        if not self._flipped:
-            return self._image[:, top : top + height, left : left + width]
-        right = self._image.shape[-1] - left
-        return self._image[:, top : top + height, right - width : right].flip(-1)
-
-    def logits(self, rows: slice, columns: slice) -> Tensor:
-        """Logits of a rectangle of the output, float32 Tensor[C, n, m]; its windows are held."""
-        columns = self._mirrored(columns)
-        total: Tensor | float = 0.0
-        for row in self.rows.needed(rows):
-            across = [
-                self._resized(row, column, rows, columns) for column in self.columns.needed(columns)
-            ]
-            total = total + sum(across)
-        return total.flip(-1) if self._flipped else total
-
-    def _resized(self, row: int, column: int, rows: slice, columns: slice) -> Tensor:
-        """What a window adds to the logits of a rectangle."""
-        held = self.held[row, column]
-        # In float32, whatever the model computes in.
-        (height, width), (padded_height, padded_width) = held.shape[-2:], self.padded
-        high, down = self.rows.matrix(row, rows, height, padded_height, held.device)
-        wide, right = self.columns.matrix(column, columns, width, padded_width, held.device)
-        with torch.autocast(held.device.type, enabled=False):
-            return down @ (held[:, high, wide].float() @ right.T)
-
-    def _mirrored(self, columns: slice) -> slice:
-        """Columns of the output as the view has them."""
-        if not self._flipped:
-            return columns
-        return slice(self.columns.output - columns.stop, self.columns.output - columns.start)
 
 
 def _best_class(scores: Tensor) -> Tensor:
