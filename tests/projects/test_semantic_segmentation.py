@@ -252,7 +252,7 @@ def test_models_train_a_step(name, shapes):
 
 
 @pytest.mark.parametrize("name", CUSTOM)
-def test_custom_configs_follow_the_class_file(name, paths):
+def test_custom_configs_follow_the_class_file(name, paths, tmp_path):
     cfg = load(name, [*paths, *NO_WORKERS, "dataloader.train.total_batch_size=2"])
     full_sized = name == "custom_folder"
     with torch.device("meta" if full_sized else "cpu"):
@@ -265,6 +265,7 @@ def test_custom_configs_follow_the_class_file(name, paths):
     assert len(list(instantiate(cfg.dataloader.test))) == 2
     assert MetadataCatalog.get("custom_train").stuff_classes == list(SEGMENT_NAMES)
     assert all("sem_seg" in batch[0] for batch in instantiate(cfg.dataloader.val_loss))
+    cfg.dataloader.evaluator.output_dir = str(tmp_path)
     instantiate(cfg.dataloader.evaluator)
     cfg.optimizer.params.model = model
     optimizer = instantiate(cfg.optimizer)
