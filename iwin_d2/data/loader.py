@@ -293,6 +293,8 @@ class _MappedRecords(Dataset):
         except AugmentationError:  # the config's fault, or a bug's: not the image's
             raise
         except DataError as error:
+            if self._bad[index]:  # another worker has found it meanwhile
+                return None
             if int(self._bad.sum()) >= self._max_bad:
                 raise self._too_many(error) from error
             self._bad[index] = 1

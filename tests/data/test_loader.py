@@ -174,6 +174,17 @@ def test_one_bad_image_too_many(workers):
     assert caught.value.sentence.endswith(".png is damaged.")
 
 
+def test_an_image_that_another_worker_finds_bad_at_the_same_time_counts_once():
+    refuse = Refusing({5})
+
+    def while_another_does(record):
+        loader._records._bad[5] |= record["image_id"] == 5
+        return refuse(record)
+
+    loader = build(while_another_does, max_bad_images=1)
+    assert 5 not in flat(images(take(loader, 20)))
+
+
 def test_resuming_skips_the_same_images():
     whole = take(build(Refusing({2, 5}), max_bad_images=2), 20)
     resumed = build(Refusing({2, 5}), max_bad_images=2)
