@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""Write a detector to a file that runs without this package: torch.export (.pt2) or ONNX (.onnx).
+"""Write a model to a file that runs without this package: torch.export (.pt2) or ONNX (.onnx).
 
     tools/export.py --config-file FILE --weights FILE --output FILE.onnx [key=value ...]
     tools/export.py --config-file FILE --weights FILE --output FILE.pt2 --part detector
+    tools/export.py --config-file FILE --weights FILE --output FILE.onnx --part segmenter
 
-The backbone with its FPN turns images into feature maps; the whole detector turns an image into
-boxes, scores, classes and masks. Images are of any size; docs/export.md says how to run the files.
+The backbone with its FPN turns images into feature maps; a whole detector turns an image into
+boxes, scores, classes and masks, a segmenter images into the scores of their pixels. Images are of
+any size; docs/export.md says how to run the files.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Detectors, or their backbones with FPN, as files of torch.export (.pt2) and ONNX (.onnx)."""
+"""Detectors, segmenters and backbones as files of torch.export (.pt2) and ONNX (.onnx)."""
 
 import importlib.util
 import json
@@ -13,12 +13,12 @@ from torch.export import Dim, ExportedProgram
 
 from ..errors import ConfigError, DataError
 from ..files import atomic_write
-from ..modeling.export import ImagesToMaps, ImageToDetections
+from ..modeling.export import ImagesToMaps, ImagesToScores, ImageToDetections
 from .build import TRACEBACK_HINT, reason_of
 
 __all__ = ["INFO", "PARTS", "check_export", "export_detector", "export_program"]
 
-PARTS = ("backbone", "detector")
+PARTS = ("backbone", "detector", "segmenter")
 ENDINGS = (".pt2", ".onnx")
 INFO = "iwin_d2.json"  # what is said of a file inside it; in ONNX a metadata entry of that name
 
@@ -34,16 +34,17 @@ def export_detector(
     part: str = "backbone",
     class_names: Sequence[str] | None = None,
 ) -> None:
-    """Write a detector, or its backbone with FPN, to a file that runs without this package.
+    """Write a detector or segmenter, or its backbone, to a file that runs without this package.
 
     The file is written whole or not at all. It holds `INFO`, a json with "part", "input_format"
     (the order of the channels) and "classes".
 
     Args:
-        model: a detector; it is not changed. The file is for the kind of device that it is on.
+        model: is not changed. The file is for the kind of device that it is on.
         path: the file, .pt2 or .onnx.
-        part: "backbone" (`ImagesToMaps`; whatever has a backbone) or "detector"
-            (`ImageToDetections`; two-stage detectors), which say what goes in and comes out.
+        part: "backbone", with its FPN (`ImagesToMaps`; whatever has a backbone), "detector"
+            (`ImageToDetections`; two-stage detectors) or "segmenter" (`ImagesToScores`), which say
+            what goes in and comes out.
         class_names: to be kept in the file.
 
     Raises:
@@ -79,7 +80,7 @@ def export_detector(
 def check_export(path: str | PathLike, part: str) -> None:
     """Raise ConfigError, before anything is done, if such a file cannot be made."""
     if part not in PARTS:
-        raise ConfigError(f"part={part!r}: give {' or '.join(PARTS)}.")
+        raise ConfigError(f"part={part!r}: give {', '.join(PARTS[:-1])} or {PARTS[-1]}.")
     path = Path(path)
     if path.suffix not in ENDINGS:
         raise ConfigError(f"{path} is neither {' nor '.join(ENDINGS)}: give the file that ending.")
@@ -95,20 +96,24 @@ def check_export(path: str | PathLike, part: str) -> None:
 def export_program(
     model: nn.Module, part: str = "backbone", nms_dtype: torch.dtype = torch.float64
 ) -> ExportedProgram:
-    """Trace a detector, or its backbone with FPN, by torch.export.
+    """Trace a detector or segmenter, or its backbone, by torch.export.
 
-    Height and width may be anything from `MIN_SIDE` on; a backbone takes any number of images.
+    Height and width may be anything from `MIN_SIDE` on; backbones and segmenters take any number of
+    images.
 
     Args:
-        model: a detector; it is not changed.
-        part: "backbone" or "detector".
+        model: is not changed.
+        part: one of `PARTS`.
         nms_dtype: see `ImageToDetections`.
 
     Raises:
         ConfigError: the model cannot be exported; says why.
     """
     whole = part == "detector"
-    module = ImageToDetections(model, nms_dtype) if whole else ImagesToMaps(model)
+    if whole:
+        module = ImageToDetections(model, nms_dtype)
+    else:
+        module = ImagesToScores(model) if part == "segmenter" else ImagesToMaps(model)
     channels, device = len(model.pixel_mean), model.pixel_mean.device
     sides = {"height": Dim("height", min=MIN_SIDE), "width": Dim("width", min=MIN_SIDE)}
     if whole:
@@ -142,6 +147,8 @@ def _as_onnx(program: ExportedProgram, part: str, outputs: list[str], info: str)
 def _output_names(model: nn.Module, part: str) -> list[str]:
     if part == "backbone":
         return list(model.backbone.output_shape())
+    if part == "segmenter":
+        return ["sem_seg"]
     masks = ["masks"] if model.roi_heads.mask_on else []
     return ["boxes", "scores", "classes", *masks]
 

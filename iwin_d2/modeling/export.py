@@ -1,4 +1,4 @@
-"""Detectors as functions of tensors alone, which torch.export and ONNX can take.
+"""Detectors and segmenters as functions of tensors alone, which torch.export and ONNX can take.
 
 A detector branches on what it has found, and deals in lists of Instances. These modules compute the
 same with tensors: where the number of boxes depends on the image, they go on with the most there
@@ -14,17 +14,22 @@ import torch.nn.functional as F
 import torchvision.ops
 from torch import Tensor, nn
 
-from ..d2.modeling import GeneralizedRCNN, LastLevelMaxPool, StandardROIHeads
+from ..d2.modeling import (
+    GeneralizedRCNN,
+    LastLevelMaxPool,
+    SemanticSegmentor,
+    StandardROIHeads,
+)
 from ..errors import ConfigError
 from .cascade import CascadeMaskROIHeads
 
-__all__ = ["ImageToDetections", "ImagesToMaps"]
+__all__ = ["ImageToDetections", "ImagesToMaps", "ImagesToScores"]
 
 Size = tuple[int, int]  # height, width; symbols while exporting
 
 
 class ImagesToMaps(nn.Module):
-    """A detector's backbone, and FPN if it has one, on images as they are: normalises and pads.
+    """A model's backbone, and FPN if it has one, on images as they are: normalises and pads.
 
     Works on a copy of the detector's weights.
     """
@@ -43,7 +48,7 @@ class ImagesToMaps(nn.Module):
         if lacking:
             raise ConfigError(
                 f"The model is a {type(model).__name__} without {', '.join(lacking)}: only "
-                "detectors that have these can be exported."
+                "detectors and segmenters that have these can be exported."
             )
         self.backbone = copy.deepcopy(model.backbone)
         if isinstance(getattr(self.backbone, "top_block", None), LastLevelMaxPool):
@@ -71,6 +76,48 @@ class ImagesToMaps(nn.Module):
     def _padded(self, side: int) -> int:
         # In these terms, PyTorch can divide a symbol without a remainder.
         return self._step * ((side + self._step - 1) // self._step)
+
+
+class ImagesToScores(nn.Module):
+    """A semantic segmenter on images as they are, each as a whole: normalises and pads.
+
+    Works on a copy of the segmenter's weights.
+    """
+
+    def __init__(self, model: nn.Module):
+        """Take over the parts of a segmenter.
+
+        Args:
+            model: with a `sem_seg_head` on a backbone, as Detectron2's SemanticSegmentor.
+
+        Raises:
+            ConfigError: it has no such parts.
+        """
+        super().__init__()
+        if not isinstance(model, SemanticSegmentor):
+            raise ConfigError(
+                "A whole segmenter can be exported if it is a SemanticSegmentor, but the model is "
+                f"a {type(model).__name__}: export its backbone alone."
+            )
+        self.maps = ImagesToMaps(model)
+        self.head = copy.deepcopy(model.sem_seg_head)
+        if getattr(self.head, "auxiliary", None) is not None:
+            self.head.auxiliary = None  # of training alone
+        self.eval().requires_grad_(False)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Compute the scores of a batch.
+
+        Args:
+            images: Tensor[B, C, H, W], 0 to 255, with the segmenter's order of channels.
+
+        Returns:
+            {"sem_seg": logits Tensor[B, K, H, W]}.
+        """
+        scores, _ = self.head(self.maps(images))
+        # Of a slice, PyTorch asks for a proof that the scores reach so far.
+        rows, columns = (torch.arange(side, device=scores.device) for side in images.shape[-2:])
+        return {"sem_seg": scores[:, :, rows[:, None], columns]}
 
 
 class _Subsample(nn.Module):

@@ -237,7 +237,7 @@ def test_every_kind_of_detector(project, config, ending, make, tmp_path):
             "backbone",
             "neither .pt2 nor .onnx: give the file that ending",
         ),
-        ("model.pt2", "neck", "part='neck': give backbone or detector"),
+        ("model.pt2", "neck", "part='neck': give backbone, detector or segmenter"),
     ],
 )
 def test_what_cannot_be_written_is_said_first(path, part, sentence):
