@@ -140,6 +140,17 @@ def test_the_heads_of_a_video_classifier_of_size_s(tmp_path):
         load_pretrained(model, path)
 
 
+def test_a_higher_resolution_with_convolutions_in_the_last_stage(tmp_path):
+    """Fine-tuning for 1024 pixels: a part of each block of the last stage is new, if so said."""
+    path = saved(tmp_path / "low.pth", small_classifier(img_size=512, window_size=16))
+    model = small_classifier(img_size=1024, window_size=16)
+    with pytest.raises(CheckpointError, match=r"lacks 2 of the model's .*layers\.3.*dwconv"):
+        load_pretrained(model, path)
+    report = load_pretrained(model, path, leave_out=["layers.3.*.dwconv.*"])
+    name = "layers.3.blocks.0.dwconv.depthwise"
+    assert report.missing == {f"{name}.weight": "left out", f"{name}.bias": "left out"}
+
+
 # ---- other classes ------------------------------------------------------------------------------
 
 

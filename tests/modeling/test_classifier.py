@@ -210,6 +210,19 @@ def test_every_parameter_gets_a_finite_gradient(img_size):
         assert parameter.grad.abs().max() > 0 or "qkv.bias" in name, name
 
 
+def test_mixed_precision():
+    model = small().train()
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = model(torch.randn(2, 3, 48, 40))
+    assert logits.dtype == torch.bfloat16
+    logits.float().square().sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        images = torch.randn(2, 3, 48, 40)
+        found = model.eval()(images)
+    torch.testing.assert_close(found.float(), model(images), rtol=0.1, atol=0.02)
+
+
 @pytest.mark.parametrize("use_checkpoint", [True, [True, False, False, True]])
 def test_activation_checkpointing_changes_nothing_but_memory(use_checkpoint):
     gradients, stored = [], []

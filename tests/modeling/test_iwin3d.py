@@ -226,6 +226,18 @@ def test_every_parameter_gets_a_finite_gradient():
         assert parameter.grad.abs().max() > 0 or "qkv.bias" in name, name
 
 
+def test_mixed_precision():
+    model = classifier(dropout=0).train()
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = model(torch.randn(2, 3, 6, 48, 40))
+    assert logits.dtype == torch.bfloat16
+    logits.float().square().sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        scores = model.eval()(torch.randn(2, 3, 3, 6, 48, 40))
+    torch.testing.assert_close(scores.sum(-1), torch.ones(2))
+
+
 def test_activation_checkpointing_changes_nothing_but_memory():
     gradients, stored = [], []
     for use_checkpoint in (True, False):
