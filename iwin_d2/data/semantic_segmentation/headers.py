@@ -74,7 +74,9 @@ def _size_finding(
         )
         return "label-orientation", "error", text
     swapped = ", width and height swapped" if label == upright[::-1] else ""
-    text = f"{said}{swapped}: give both the same size (where labels are resized, by the nearest pixel)"
+    text = (
+        f"{said}{swapped}: give both the same size (where labels are resized, by the nearest pixel)"
+    )
     return "label-size", "error", text
 
 

@@ -10,6 +10,7 @@ from ...d2.data.detection_utils import check_image_size, read_image
 from ...d2.data.transforms import AugInput, Augmentation, AugmentationList, Transform
 from ...errors import ConfigError, DataError, UserError
 from ..mapper import depth_problem, preparation_error
+from .fused import fuse
 from .headers import describe_problem
 from .label_format import IGNORE_VALUE
 from .labels import read_record_label
@@ -42,7 +43,7 @@ class SemSegMapper:
         ignore_value: int = IGNORE_VALUE,
     ):
         self.is_train = is_train
-        self.augmentations = AugmentationList(augmentations)
+        self.augmentations = AugmentationList(fuse(augmentations))
         self.image_format = image_format
         self.ignore_value = ignore_value
         mode = "training" if is_train else "inference"

@@ -8,6 +8,7 @@ from iwin_d2.d2.config import LazyCall as L
 from iwin_d2.d2.config import instantiate
 from iwin_d2.d2.data import transforms as T
 from iwin_d2.data.semantic_segmentation import PadTo, RandomCropByLabels, ResizeByRatio
+from iwin_d2.data.semantic_segmentation.fused import fuse
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(0, 256, (37, 53, 3)).astype(np.uint8)
@@ -131,6 +132,45 @@ def test_images_smaller_than_the_crop(size, shape):
 def test_the_crop_of_an_image_without_labels():
     image, labels, _ = apply(RandomCropByLabels((20, 20)), labels=None)
     assert image.shape == (20, 20, 3) and labels is None
+
+
+# ---- both at once -------------------------------------------------------------------------------
+
+
+SMOOTH = np.asarray(Image.fromarray(IMAGE).resize((230, 170), Image.BICUBIC))
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("size", [(40, 60), (90, 90), (400, 400)])
+def test_the_part_that_the_crop_keeps(seed, size):
+    labels = np.kron(LABELS[:34, :46], np.ones((5, 5), dtype=np.uint8))
+    pair = [ResizeByRatio((800, 100)), RandomCropByLabels(size)]
+    image, cut, _ = apply(T.AugmentationList(pair), SMOOTH, labels, seed)
+    after = np.random.rand()
+    fused_image, fused_cut, transforms = apply(T.AugmentationList(fuse(pair)), SMOOTH, labels, seed)
+    assert np.random.rand() == after
+    assert np.array_equal(fused_cut, cut) and fused_image.shape == image.shape
+    off = np.abs(fused_image.astype(int) - image)
+    assert off.max() <= 1 and (off > 0).mean() < 0.05
+    assert np.array_equal(transforms.apply_segmentation(labels), cut)
+
+
+@pytest.mark.parametrize("image", [SMOOTH[:, :, 0].copy(), SMOOTH.astype(np.float32)])
+def test_the_part_of_other_images(image):
+    pair = [ResizeByRatio((800, 100)), RandomCropByLabels((40, 60))]
+    whole, _, _ = apply(T.AugmentationList(pair), image, None)
+    part, _, _ = apply(T.AugmentationList(fuse(pair)), image, None)
+    assert part.dtype == whole.dtype and part.shape == whole.shape == (40, 60, *image.shape[2:])
+    assert np.abs(part.astype(float) - whole).max() <= 1
+
+
+def test_what_is_put_together():
+    resize, crop, flip = ResizeByRatio(), RandomCropByLabels(), T.RandomFlip()
+    (first, second) = fuse([resize, crop, flip])
+    assert (first.resize, first.crop, second) == (resize, crop, flip)
+    for apart in ([resize, flip, crop], [crop, resize], [T.Resize(9), crop]):
+        assert fuse(apart) == apart
+    assert "ResizeByRatio" in repr(first) and "RandomCropByLabels" in repr(first)
 
 
 # ---- padding ------------------------------------------------------------------------------------
