@@ -3,8 +3,10 @@
 
 tools/check_dataset.py annotations.json images/ --train-json train.json
 tools/check_dataset.py images/ labels/ --classes classes.txt --reduce-zero-label
+tools/check_dataset.py train.txt videos/ --videos --classes classes.txt --decode
 
-The first form is for objects, in COCO format, the second for label images of semantic segmentation.
+The first form is for objects, in COCO format, the second for label images of semantic segmentation,
+the third for lists of videos.
 Errors keep training or evaluation from using the data set, and make the exit status 1; warnings
 and notes leave it 0. docs/datasets.md explains the kinds of findings.
 """
@@ -28,6 +30,7 @@ from iwin_d2.data.semantic_segmentation.class_file import read_class_file, settl
 from iwin_d2.data.semantic_segmentation.label_format import IGNORE_VALUE, LabelFormat
 from iwin_d2.data.semantic_segmentation.label_summary import describe_label_summary
 from iwin_d2.data.semantic_segmentation.pairs import Folders
+from iwin_d2.data.video.check import VideoCheck, describe_video_summary
 from iwin_d2.engine.cli import run_tool
 from iwin_d2.errors import ConfigError, DataError
 from iwin_d2.files import atomic_write
@@ -41,12 +44,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "source", metavar="JSON|IMAGES", help="annotations in COCO format, or a folder of images"
+        "source",
+        metavar="JSON|IMAGES|LIST",
+        help="annotations in COCO format, a folder of images, or a list of videos",
     )
     parser.add_argument(
         "folder",
-        metavar="IMAGES|LABELS",
-        help="the folder that the json's file names start from, or that of the label images",
+        metavar="IMAGES|LABELS|VIDEOS",
+        help="the folder that the json's or the list's names start from, or that of label images",
     )
     parser.add_argument(
         "--no-decode",
@@ -78,6 +83,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--all", action="store_true", help="show all findings in full")
     parser.add_argument("--json", dest="output", metavar="FILE", help="write all findings as json")
+    videos = parser.add_argument_group("lists of videos")
+    videos.add_argument("--videos", action="store_true", help="the source is a list of videos")
+    videos.add_argument(
+        "--decode",
+        dest="check_files",
+        action="store_const",
+        const="decode",
+        help="decode them from beginning to end, too, not just find their frames",
+    )
     add_label_arguments(parser.add_argument_group("label images, as of register_folder"))
     return parser.parse_args(argv)
 
@@ -127,7 +141,10 @@ def main(argv: list[str] | None = None) -> int:
     findings = Findings(None if args.output else limit)
     with paused_gc(), warnings.catch_warnings(), show_progress() as progress:
         warnings.simplefilter("ignore")  # Pillow's, which do not name the file
-        if is_label_check(args):
+        if args.videos:
+            sources = {"list": args.source, "videos": args.folder, "classes": args.classes}
+            summary, describe = check_videos(args, findings, progress), describe_video_summary
+        elif is_label_check(args):
             sources = {"images": args.source, "labels": args.folder, "classes": args.classes}
             summary, describe = check_labels(args, findings, progress), describe_label_summary
         else:
@@ -150,6 +167,8 @@ def is_label_check(args: argparse.Namespace) -> bool:
     Raises:
         ConfigError: flags are missing, or are for the other kind of data set.
     """
+    if args.check_files == "decode":
+        raise ConfigError("--decode is for lists of videos: give --videos, too, or leave it out.")
     if args.classes is None and args.num_classes is None:
         if os.path.isdir(args.source):
             raise ConfigError(
@@ -208,6 +227,18 @@ def check_labels(args: argparse.Namespace, findings: Findings, progress) -> dict
     check = FolderCheck(folders, form, names, tuple(args.crop))
     findings.add(check.problems(args.check_files == "open", args.workers, progress))
     return check.summary.as_json() if check.summary.images else {}
+
+
+def check_videos(args: argparse.Namespace, findings: Findings, progress) -> dict:
+    """Collect the findings in a list of videos and in the videos; return the summary."""
+    if args.train_json or args.allow_empty or args.check_files is None:
+        raise ConfigError(
+            "--train-json, --allow-empty and --no-images are for COCO data sets, --videos is for "
+            "lists of videos: leave one of both out."
+        )
+    check = VideoCheck(args.source, args.folder, args.classes, args.num_classes)
+    findings.add(check.problems(args.check_files, args.workers, progress))
+    return check.summary
 
 
 def read_names(args: argparse.Namespace, findings: Findings) -> tuple[list[str], int | None]:

@@ -55,6 +55,11 @@ class ListFile:
         """The path of a line as it stands there."""
         return os.fsdecode(self.text[self.starts[index] : self.ends[index]].tobytes())
 
+    @property
+    def usable(self) -> np.ndarray:
+        """Bool [n]: which lines have a path and a label."""
+        return (self.labels >= 0) & (self.ends > self.starts)
+
     def problems(self, num_classes: int | None) -> Iterator[Problem]:
         """Yield what is wrong with the lines, and with the list as a whole.
 
@@ -64,22 +69,21 @@ class ListFile:
         if not len(self):
             yield Problem("empty", f"{self.source} is empty: write a path and a label a line.")
             return
-        bad = (self.labels < 0) | (self.ends <= self.starts)
-        for index in np.flatnonzero(bad):
+        good = self.usable
+        for index in np.flatnonzero(~good):
             yield Problem("line", self._describe_bad(int(index)))
-        good = ~bad
         yield from self._mixed(good)
         if num_classes is not None:
             for index in np.flatnonzero(good & (self.labels >= num_classes)):
                 yield Problem(
                     "label-values",
-                    f"{self.source}, line {self.lines[index]}: label {self.labels[index]} of "
+                    f"{self.source}: line {self.lines[index]}: label {self.labels[index]} of "
                     f"{_short(self.path(index))} is out of range, as there are {num_classes} "
                     f"classes, 0 to {num_classes - 1}: correct it, or the number of classes.",
                 )
 
     def _describe_bad(self, index: int) -> str:
-        where = f"{self.source}, line {self.lines[index]}: "
+        where = f"{self.source}: line {self.lines[index]}: "
         content = _short(self.path(index))
         if index in self.unknown:
             return (

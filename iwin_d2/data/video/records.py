@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from os import PathLike
 
 import numpy as np
@@ -112,28 +113,28 @@ def num_video_classes(
 
 def list_problems(
     list_file: str | PathLike,
+    root: str | PathLike | None = None,
     classes: str | PathLike | Sequence[str] | None = None,
     num_classes: int | None = None,
-    root: str | PathLike | None = None,
-) -> tuple[VideoList | None, Iterator[Problem]]:
-    """The videos of a list, lines without a label left out, and everything wrong with its lines.
+) -> tuple[VideoList, np.ndarray, Iterator[Problem]]:
+    """The videos of a list, lines without path or label left out, and what is wrong with its lines.
+
+    The arguments are those of `load_video_list`.
 
     Returns:
-        the videos, None where there are none; the problems.
+        the videos; the numbers of their lines, from 1; the problems.
 
     Raises:
         DataError: list or class file cannot be read.
     """
     lines, names = _read(list_file, classes, num_classes)
-    good = (lines.labels >= 0) & (lines.ends > lines.starts)
-    videos = None
-    if good.any():
-        kept = ListFile(
-            lines.source, lines.text, lines.starts[good], lines.ends[good], lines.labels[good],
-            lines.lines[good], lines.separators[good], {},
-        )  # fmt: skip
-        videos = VideoList(kept, _root_of(list_file, root), names)
-    return videos, lines.problems(len(names))
+    good = lines.usable
+    kept = replace(
+        lines,
+        **{name: getattr(lines, name)[good] for name in ("starts", "ends", "labels", "lines")},
+    )
+    videos = VideoList(kept, _root_of(list_file, root), names)
+    return videos, kept.lines, lines.problems(len(names))
 
 
 def _read(list_file, classes, num_classes) -> tuple[ListFile, list[str]]:

@@ -2,20 +2,11 @@
 
 import numpy as np
 import pytest
-from PIL import Image
-from video_files import numbered_frame, shown_number
+from video_files import shown_number, write_frames
 
 from iwin_d2.data.video.decode import VideoFile
 from iwin_d2.data.video.frame_folder import FrameFolder, open_video
 from iwin_d2.errors import DataError
-
-
-def write_frames(folder, count=12, first=1, name="img_{:05d}.png"):
-    folder.mkdir(exist_ok=True)
-    for number in range(count):
-        picture = Image.fromarray(numbered_frame(number, 24, 32))
-        picture.save(folder / name.format(first + number))
-    return folder
 
 
 @pytest.mark.parametrize("first", [0, 1, 7])

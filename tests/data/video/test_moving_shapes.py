@@ -106,7 +106,7 @@ def test_the_same_parameters_give_the_same_files(generated, tmp_path):
         return (Path(paths.root) / name).read_bytes()
 
     again = generate_moving_shapes(tmp_path / "again", 12, 6, 64, (8, 12))
-    for name in ("train/00004.mp4", "val/00005.mp4", "train.txt", "dataset.json"):
+    for name in [f"train/{i:05d}.mp4" for i in range(12)] + ["train.txt", "dataset.json"]:
         assert content(again, name) == content(generated, name)
     other = generate_moving_shapes(tmp_path / "other", 1, 1, 64, (8, 12), seed=1)
     assert content(other, "train/00000.mp4") != content(generated, "train/00000.mp4")

@@ -124,9 +124,9 @@ def test_the_first_problem_and_the_number_of_the_others(write):
     path = write("a.mp4 0\nb.mp4\nc.mp4\nd.mp4,1\ne.mp4 9\n", "a.mp4")
     with pytest.raises(DataError, match=r"line 2: .* \(3 more problems .*tools/check_dataset.py"):
         load_video_list(path, num_classes=3)
-    videos, problems = list_problems(path, num_classes=3)
+    videos, lines, problems = list_problems(path, num_classes=3)
     assert [problem.kind for problem in problems] == ["line", "line", "separator", "label-values"]
-    assert len(videos) == 3
+    assert len(videos) == 3 and lines.tolist() == [1, 4, 5]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from PIL import Image
 
 av = pytest.importorskip("av", reason="PyAV is not installed")
 
@@ -92,6 +93,15 @@ def write_sound(path):
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
+
+
+def write_frames(folder, count=12, first=1, name="img_{:05d}.png"):
+    """Write a folder of numbered pictures."""
+    folder.mkdir(exist_ok=True)
+    for number in range(count):
+        picture = Image.fromarray(numbered_frame(number, 24, 32))
+        picture.save(folder / name.format(first + number))
+    return folder
 
 
 def read_everything(path, only=None):
