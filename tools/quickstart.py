@@ -8,6 +8,7 @@ parameters (what `make quickstart` runs), or of projects/semantic_segmentation/c
 (`make quickstart-segmentation`); both learn from scratch, on a CPU.
 """
 
+import functools
 import sys
 import time
 from collections.abc import Callable
@@ -59,7 +60,8 @@ def segmentation(overrides: list[str]) -> None:
     data, output = Path(cfg.dataset.classes).parent, Path(cfg.train.output_dir)
     predictions = output / "inference" / "labels"
     start = time.monotonic()
-    generate(data, generate_segmentation_dataset)
+    size = {"num_train": 800, "num_val": 100, "image_size": (80, 80)}
+    generate(data, functools.partial(generate_segmentation_dataset, **size))
     found = train_and_draw(config, overrides, output, predictions).get("sem_seg", {})
     lines = [f"mIoU {found.get('mIoU', 0):.1f}, pixel accuracy {found.get('pACC', 0):.1f}"]
     report(start, lines, data, output, predictions)

@@ -52,14 +52,17 @@ def generate_segmentation_dataset(
     image_size: tuple[int, int] = (160, 160),
     seed: int = 0,
     force: bool = False,
+    *,
+    max_objects: int = 3,
+    sizes: tuple[float, float] = (0.35, 0.75),
 ) -> SegmentationPaths:
     """Generate images of textured shapes with label images, or reuse those that are there.
 
     JPEG images lie in images/training and images/validation, PNG label images of the same names in
     annotations/training and annotations/validation: 0 is the background, 1 to 4 the shapes, in the
-    order of classes.txt, and nothing is ignored. The same parameters give the same files, of the
-    same scenes as `generate_shapes_dataset`. The folder appears whole or not at all; the file
-    `dataset.json` in it records the parameters.
+    order of classes.txt, and nothing is ignored. The same parameters give the same files; with
+    max_objects=6 and sizes=(0.11, 0.5), they are of the scenes of `generate_shapes_dataset`. The
+    folder appears whole or not at all; the file `dataset.json` in it records the parameters.
 
     Args:
         root: the folder to create; its parents are created too.
@@ -69,6 +72,8 @@ def generate_segmentation_dataset(
             image are drawn from this range.
         seed: of everything random.
         force: replace a data set with other parameters, or the same one, instead of reusing it.
+        max_objects: an image has 1 to so many shapes.
+        sizes: least and greatest diameter of a shape, as a part of the image's short side.
 
     Returns:
         the paths of the image and label folders and of the class file.
@@ -78,6 +83,7 @@ def generate_segmentation_dataset(
             written; or a parameter makes no sense.
     """
     parameters = scene_parameters(__name__, _VERSION, num_train, num_val, image_size, seed)
+    parameters |= {"max_objects": max_objects, "sizes": list(sizes)}
     generate_folder(root, parameters, _write, force)
     return SegmentationPaths.under(root)
 
@@ -85,11 +91,12 @@ def generate_segmentation_dataset(
 def _write(root: Path, parameters: dict) -> None:
     with atomic_write(root / "classes.txt", "w") as file:
         file.writelines(f"{name}\n" for name in SEGMENT_NAMES)
+    options = {"max_objects": parameters["max_objects"], "sizes": tuple(parameters["sizes"])}
     for split, folder in _FOLDERS.items():
         images, labels = root / "images" / folder, root / "annotations" / folder
         images.mkdir(parents=True)
         labels.mkdir(parents=True)
-        for index, scene in enumerate(scenes(parameters, split), start=1):
+        for index, scene in enumerate(scenes(parameters, split, **options), start=1):
             pixels, masks = draw_scene(scene)
             save_picture(images / f"{index:06d}.jpg", pixels)
             Image.fromarray(_labels(scene, masks)).save(labels / f"{index:06d}.png")

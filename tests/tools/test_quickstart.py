@@ -42,7 +42,11 @@ def segmentation_overrides(folder):
 
 
 def test_segmentation_from_generating_to_drawing(quickstart, monkeypatch, tmp_path, capsys):
-    small = functools.partial(quickstart.generate_segmentation_dataset, num_train=4, num_val=2)
+    make = quickstart.generate_segmentation_dataset
+
+    def small(root, num_train, num_val, force=False, **options):
+        return make(root, num_train // 100, num_val // 50, force=force, **options)
+
     monkeypatch.setattr(quickstart, "generate_segmentation_dataset", small)
     short = ["train.max_iter=2", "dataloader.train.num_workers=0", "dataloader.test.num_workers=0"]
     quickstart.main(["segmentation", *segmentation_overrides(tmp_path), *short])

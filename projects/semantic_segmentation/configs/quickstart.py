@@ -1,6 +1,9 @@
-"""The small UPerNet on the generated images of tools/quickstart.py segmentation.
+"""The small UPerNet on the generated images of `make quickstart-segmentation`.
 
-They are made by iwin_d2/data/segmentation_shapes.py: a background and four shapes.
+A background and four shapes, at 80 px (iwin_d2/data/segmentation_shapes.py); by themselves:
+
+    tools/make_shapes_dataset.py datasets/quickstart_segmentation --task semantic_segmentation
+        --num-train 800 --num-val 100 --image-size 80 80
 """
 
 from iwin_d2.d2.config import LazyCall as L
@@ -16,16 +19,18 @@ dataset.update(
     test_labels="datasets/quickstart_segmentation/annotations/validation",
     classes="datasets/quickstart_segmentation/classes.txt",
 )
-# The images are generated at 160 px. The shapes may be turned upside down.
 dataloader.evaluator.save_labels = True  # to be drawn
-use_sizes(dataloader, scale=(112, 112), crop=(112, 112), short_side=112, long_side=112)
+# The images are taken as they are, nearly. What is upside down is the same shape.
+use_sizes(dataloader, scale=(80, 80), crop=(80, 80), short_side=80, long_side=80)
 dataloader.train.mapper.augmentations[0].ratio_range = (0.9, 1.1)
 dataloader.train.mapper.augmentations.insert(3, L(T.RandomFlip)(horizontal=False, vertical=True))
 dataloader.train.total_batch_size = 8
 
+model.backbone.window_size = 5  # divides the maps, of 20, 10 and 5 px
+
 optimizer.lr = 2e-3
 train.seed = 1
-train.max_iter = 2000
+train.max_iter = 3000
 train.eval_period = 0
-train.checkpointer.period = 1000
+train.checkpointer.period = 1500
 train.output_dir = "./output/upernet_quickstart"

@@ -27,7 +27,10 @@ from iwin_d2.errors import DataError
 @pytest.fixture(scope="module")
 def paths(tmp_path_factory) -> SegmentationPaths:
     root = tmp_path_factory.mktemp("data") / "segments"
-    return generate_segmentation_dataset(root, 12, 4, image_size=(96, 130), seed=3)
+    # The scenes of detection.
+    return generate_segmentation_dataset(
+        root, 12, 4, image_size=(96, 130), seed=3, max_objects=6, sizes=(0.11, 0.5)
+    )
 
 
 def test_it_can_be_registered_without_a_finding(paths, caplog):
