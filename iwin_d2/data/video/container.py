@@ -29,7 +29,8 @@ def open_container(path: str | PathLike, num_threads: int = 1) -> tuple:
             raise DataError(f"{path} is not a file, so no video: correct the path.")
         raise DataError(f"There is no video {path}: correct the path.")
     try:
-        container = av.open(str(path))
+        # Titles and the like, which nobody reads here, are in any encoding.
+        container = av.open(str(path), metadata_errors="replace")
     except av_errors() as error:
         raise DataError(_cannot_be_read(path, error)) from error
     covers = av.stream.Disposition.attached_pic
@@ -38,6 +39,12 @@ def open_container(path: str | PathLike, num_threads: int = 1) -> tuple:
         what = "video stream, only sound" if container.streams.audio else "frames"
         container.close()
         raise DataError(f"{path} has no {what}: give another file.")
+    if streams[0].codec_context is None:
+        container.close()
+        raise DataError(
+            f"{path} is of a codec that this FFmpeg has no decoder for, or damaged: convert it, or "
+            "fetch it anew."
+        )
     for stream in container.streams:
         if stream is not streams[0]:
             stream.discard = av.stream.Discard.all

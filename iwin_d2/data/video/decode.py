@@ -9,7 +9,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from ...errors import DataError
-from .container import import_av
+from .container import av_errors, import_av, reason_of
 from .frame_decoder import FrameDecoder
 from .orientation import display_matrix, turn_upright
 
@@ -98,7 +98,7 @@ class VideoFile:
             raise IndexError(f"{self.path} has frames 0 to {len(self) - 1}, not {list(indices)}")
         frames = None
         for number, decoded in self._decoder.decode(numbers):
-            frame = self._picture(decoded)
+            frame = self._picture(number, decoded)
             frame = frame if resize is None else resize(frame)
             if frames is None:
                 # Channels innermost, as decoded: what resizes images is fastest with that.
@@ -113,9 +113,15 @@ class VideoFile:
         """Close the file."""
         self._decoder.close()
 
-    def _picture(self, decoded) -> Tensor:
+    def _picture(self, number: int, decoded) -> Tensor:
         """A PyAV frame as uint8 Tensor[3, H, W]."""
-        rgb = self._reformatter.reformat(decoded, format="rgb24", threads=1)
+        try:
+            rgb = self._reformatter.reformat(decoded, format="rgb24", threads=1)
+        except av_errors() as error:
+            raise DataError(
+                f"frame {number + 1} of {self.path} cannot be converted to RGB "
+                f"({reason_of(error)}): convert the file, or fetch it anew if it is damaged."
+            ) from error
         plane = rgb.planes[0]
         rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: rgb.height]
         pixels = rows[:, : 3 * rgb.width].reshape(rgb.height, rgb.width, 3)

@@ -205,6 +205,14 @@ def test_frames_that_there_are_not(plain, indices):
         video.read(indices)
 
 
+def test_titles_in_any_encoding(plain):
+    written = plain.read_bytes()
+    assert b"Lavf" in written  # the name of the muxer, stored like a title
+    plain.write_bytes(written.replace(b"Lavf", b"L\xe4vf"))
+    with VideoFile(plain) as video:
+        assert numbers_of(video.read([7])) == [7]
+
+
 # ---- bad files ----------------------------------------------------------------------------------
 
 
@@ -212,6 +220,11 @@ def cut(path, share, **options):
     content = write_video(path, 60, **options).read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
     return path
+
+
+def of_unknown_codec(path):
+    write_video(path)
+    path.write_bytes(path.read_bytes().replace(b"avc1", b"xyz1"))
 
 
 BAD = {
@@ -225,6 +238,7 @@ BAD = {
         lambda p: cut(p, 0.6, container_options={"movflags": "faststart"}),
         r"is cut off after frame \d+ of 60: fetch or export it anew",
     ),
+    "unknown codec": (of_unknown_codec, "is of a codec that this FFmpeg has no decoder for"),
     "sound": (write_sound, "has no video stream, only sound"),
     "no frames": (lambda p: write_video(p, 0), "has no frames"),
     "no frames, avi": (
@@ -260,3 +274,26 @@ def test_a_file_that_breaks_half_way(tmp_path):
         with pytest.raises(DataError, match=r"cannot be decoded at frame \d+ of 90 \(.*anew"):
             video.read(range(30, 60))
         assert numbers_of(video.read([3])) == [3]  # the file can still be read
+
+
+def test_random_damage_ends_in_frames_or_a_sentence(tmp_path):
+    """Whatever bytes are wrong: no other error, no crash, no hang."""
+    whole = write_video(tmp_path / "whole.mp4", 30).read_bytes()
+    random = np.random.default_rng(0)
+    path = tmp_path / "damaged.mp4"
+    read = refused = 0
+    for _ in range(150):
+        content = bytearray(whole)
+        for start in random.integers(0, len(whole), random.integers(1, 12)):
+            length = int(random.choice([1, 4, 60]))
+            content[start : start + length] = random.bytes(len(content[start : start + length]))
+        path.write_bytes(content)
+        try:
+            with VideoFile(path) as video:
+                last = len(video) - 1
+                assert video.read([last, last // 2]).shape[:2] == (2, 3)
+            read += 1
+        except DataError as error:
+            assert str(path) in str(error) and "\n" not in str(error)
+            refused += 1
+    assert read > 10 and refused > 10

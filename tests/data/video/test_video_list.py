@@ -1,11 +1,14 @@
 """Lists of videos: what they say, what is wrong with them, and how little they hold."""
 
+import itertools
 import pickle
 import tracemalloc
 
 import numpy as np
 import pytest
 
+from iwin_d2.d2.data import build_detection_test_loader
+from iwin_d2.data.loader import build_train_loader
 from iwin_d2.data.video.records import (
     list_problems,
     load_video_list,
@@ -158,3 +161,32 @@ def test_a_list_holds_its_text_and_a_few_numbers_a_line(tmp_path):
     assert len(pickle.dumps(videos)) < size + 17 * count  # what a worker that is no fork is sent
     assert videos[49_999]["file_name"].endswith("class_399/video_000049999.mp4")
     assert np.array_equal(videos.labels, np.arange(count) % 400)
+
+
+class Passing:
+    """A mapper that hands records on."""
+
+    unit = "video"
+
+    def __call__(self, record):
+        return record
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_lists_go_into_both_loaders(write, workers):
+    names = [f"{number}.mp4" for number in range(9)]
+    lines = "".join(f"{name} {number % 4}\n" for number, name in enumerate(names))
+    videos = load_video_list(write(lines, *names))
+    assert all(record["label"] == record["image_id"] % 4 for record in videos)
+    loader = build_train_loader(
+        videos,
+        mapper=Passing(),
+        total_batch_size=3,
+        aspect_ratio_grouping=False,
+        num_workers=workers,
+        seed=0,
+    )
+    epoch = [record for batch in itertools.islice(loader, 3) for record in batch]
+    assert sorted(epoch, key=lambda record: record["image_id"]) == list(videos)
+    tests = build_detection_test_loader(videos, mapper=Passing(), num_workers=workers)
+    assert [record for batch in tests for record in batch] == list(videos)
