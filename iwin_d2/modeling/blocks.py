@@ -45,7 +45,9 @@ class InterleavedWindowAttention(nn.Module):
         if dim % num_heads != 0:
             raise ValueError(f"{dim} channels cannot be split into {num_heads} heads")
         self.num_heads = num_heads
-        self.window_size = window_size
+        self.window_size = (
+            window_size if isinstance(window_size, int) else check_window(window_size)
+        )
         self.shrink_window = shrink_window
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)

@@ -64,6 +64,8 @@ class IwinClassifier(Freezable, nn.Module):
         super().__init__()
         if not (isinstance(img_size, int) and img_size > 0):
             raise ValueError(f"expected img_size to be a side in pixels, got {img_size!r}")
+        if not isinstance(window_size, int):
+            raise ValueError(f"expected window_size to be one side, got {window_size!r}")
         self.num_features = embed_dim * 2 ** (STAGES - 1)
         self.img_size, self.patch_size = img_size, patch_size
         self.patch_embed = PatchEmbed(patch_size, in_chans, embed_dim)

@@ -183,6 +183,7 @@ def test_a_new_head():
         ({"use_checkpoint": [True]}, "use_checkpoint"),
         ({"drop_path_rate": 2}, "drop_path_rate"),
         ({"num_classes": -1}, "num_classes must not be negative, got -1"),
+        ({"window_size": (7, 7)}, r"window_size to be one side, got \(7, 7\)"),
         ({"img_size": 0}, "img_size to be a side in pixels, got 0"),
     ],
 )

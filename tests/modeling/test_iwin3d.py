@@ -203,6 +203,7 @@ def test_dropout_is_for_training_alone():
         (lambda: small(patch_size=(4, 4)), r"\(frames, height, width\), got patch_size=\(4, 4\)"),
         (lambda: small(num_frames=1), "num_frames=1 is less than the 2 frames of a patch"),
         (lambda: small(freeze_at=6), "freeze_at"),
+        (lambda: small(window_size=(7, 0)), r"positive integer or a pair of them, got \(7, 0\)"),
         (lambda: VideoClassifier(small(), 0), "num_classes must be positive, got 0"),
         (lambda: classifier(clips_at_once=0), "clips_at_once must be positive or None, got 0"),
         (lambda: classifier()(torch.randn(3, 8, 32, 32)), r"\[B, views, 3, T, H, W\], got shape"),
