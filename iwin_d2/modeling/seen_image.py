@@ -139,12 +139,11 @@ class SeenImage:
     def logits(self, rows: slice, columns: slice) -> Tensor:
         """Logits of a rectangle of the output, float32 Tensor[C, n, m]; its windows are held."""
         columns = self._mirrored(columns)
-        total: Tensor | float = 0.0
+        total: Tensor | None = None
         for row in self.rows.needed(rows):
-            across = [
-                self._resized(row, column, rows, columns) for column in self.columns.needed(columns)
-            ]
-            total = total + sum(across)
+            for column in self.columns.needed(columns):
+                part = self._resized(row, column, rows, columns)
+                total = part if total is None else total.add_(part)
         return total.flip(-1) if self._flipped else total
 
     def _resized(self, row: int, column: int, rows: slice, columns: slice) -> Tensor:

@@ -170,10 +170,11 @@ class SegmenterInference(nn.Module):
         size = views[0].rows.output, views[0].columns.output
         labels = torch.empty(size, dtype=torch.int32, device=self.model.device)
         for rows, columns in self._walk(views):
-            if len(views) == 1:
-                scores = views[0].logits(rows, columns)
-            else:
-                scores = sum(view.logits(rows, columns).softmax(0) for view in views)
+            scores = views[0].logits(rows, columns)
+            if len(views) > 1:
+                scores = scores.softmax(0)
+                for view in views[1:]:
+                    scores += view.logits(rows, columns).softmax(0)
             labels[rows, columns] = _best_class(scores)
         return labels
 
