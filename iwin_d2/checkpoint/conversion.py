@@ -41,8 +41,8 @@ def convert_checkpoint(
 ) -> Report:
     """Write a checkpoint's weights in this project's names.
 
-    Detectors get the names of Detectron2's models, classifiers and backbones keep theirs. Nothing
-    may be left over or missing: to load it into the given model (see `load_pretrained`), or else of
+    Detectors get the names of Detectron2's models, segmenters those of this project's, classifiers
+    and backbones keep theirs. Nothing may be left over or missing: to load it into the given model (see `load_pretrained`), or else of
     a published model of that kind.
 
     Args:
