@@ -31,7 +31,7 @@ def main(*arguments) -> int:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("data") / "segments"
-    generate_segmentation_dataset(root, 10, 1, image_size=(64, 80))
+    generate_segmentation_dataset(root, 10, 1, image_size=(64, 80), max_objects=6, sizes=(0.2, 0.5))
     return root
 
 

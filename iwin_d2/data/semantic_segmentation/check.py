@@ -105,10 +105,11 @@ class FolderCheck:
         """A warning for each class that no label has."""
         if not self.summary.values or self.form.num_classes is None:
             return
+        readable = "" if self.summary.counted == self.summary.images else " that can be read"
         pixels = self.summary.class_pixels()
         for number in (number for number, count in enumerate(pixels) if not count):
             text = (
-                f"no pixel of the labels in {self.folders.labels} is of class {number} "
+                f"no pixel of the labels{readable} in {self.folders.labels} is of class {number} "
                 f"({self.names[number]}, value {self.form.file_values()[number]} in the files)"
             )
             yield Problem("class-absent", f"{text}{self._absence_hint(number)}.", "warning")

@@ -16,13 +16,14 @@ class LabelSummary:
 
     Attributes:
         images: how many there are.
+        counted: images whose labels can be read.
         sizes: (width, height) of those that can be read, in pixels.
         values: value in the label files -> number of pixels.
     """
 
     def __init__(self, form: LabelFormat, names: list[str]):
         self._form, self._names = form, names
-        self.images = 0
+        self.images = self.counted = 0
         self.sizes: list[tuple[int, int]] = []
         self.values: Counter[int] = Counter()
         self._images: Counter[int] = Counter()  # by value
@@ -30,6 +31,7 @@ class LabelSummary:
     def add(self, size: tuple[int, int] | None, counts: Mapping[int, int]) -> None:
         """Count an image of (width, height) and its labels' values; None, {} where unknown."""
         self.images += 1
+        self.counted += bool(counts)
         if size is not None:
             self.sizes.append(size)
         self.values.update(counts)

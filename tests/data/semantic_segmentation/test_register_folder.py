@@ -133,6 +133,14 @@ def test_labels_in_a_folder_below_the_images(tmp_path):
     assert [record["image_id"] for record in load(files)] == ["a", "c", "sub/b"]
 
 
+def test_links_are_followed_but_not_in_circles(files, tmp_path):
+    for kind in ("images", "labels"):
+        elsewhere = (tmp_path / kind / "sub").rename(tmp_path / f"{kind}_elsewhere")
+        (tmp_path / kind / "sub").symlink_to(elsewhere)
+        (elsewhere / "back").symlink_to(tmp_path / kind)
+    assert [record["image_id"] for record in load(files)] == ["a", "c", "sub/b"]
+
+
 def test_a_list_of_images(files, tmp_path, caplog):
     listed = write_list(tmp_path, ["sub/b", "a", ""])
     with caplog.at_level(logging.WARNING):
