@@ -42,8 +42,8 @@ def convert_checkpoint(
     """Write a checkpoint's weights in this project's names.
 
     Detectors get the names of Detectron2's models, segmenters those of this project's, classifiers
-    and backbones keep theirs. Nothing may be left over or missing: to load it into the given model (see `load_pretrained`), or else of
-    a published model of that kind.
+    and backbones keep theirs. Nothing may be left over or missing: to load it into the given model
+    (see `load_pretrained`), or else of a published model of that kind.
 
     Args:
         source: as for `load_pretrained`.

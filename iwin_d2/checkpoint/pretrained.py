@@ -33,11 +33,11 @@ def load_pretrained(
 ) -> Report:
     """Load a checkpoint into a model, whatever it is: published, of Detectron2, of this project.
 
-    ImageNet classifiers, detectors of MMDetection 2, segmenters of MMSegmentation and state dicts in
-    this project's names are known by their keys. All of the file has to go into the model and all of the model has to be
-    in the file, but for these: classifiers and backbones alone start the backbone of any model,
-    and a model that is a backbone alone takes that of any file. A load that fails leaves the
-    model as it was.
+    ImageNet classifiers, detectors of MMDetection 2, segmenters of MMSegmentation and state dicts
+    in this project's names are known by their keys. All of the file has to go into the model and
+    all of the model has to be in the file, but for these: classifiers and backbones alone start the
+    backbone of any model, and a model that is a backbone alone takes that of any file. A load that
+    fails leaves the model as it was.
 
     Args:
         model: a module, also one that DistributedDataParallel or torch.compile has wrapped.
