@@ -21,12 +21,12 @@ import warnings
 
 from iwin_d2.config_overrides import parse_value
 from iwin_d2.data.check_report import Findings, describe_findings, describe_summary, summarise
+from iwin_d2.data.class_file import read_class_file, settle_names
 from iwin_d2.data.coco import check_same_classes
 from iwin_d2.data.coco_check import find_problems, read_coco_json
 from iwin_d2.data.memory import paused_gc
 from iwin_d2.data.problems import Problem
 from iwin_d2.data.semantic_segmentation.check import FolderCheck
-from iwin_d2.data.semantic_segmentation.class_file import read_class_file, settle_names
 from iwin_d2.data.semantic_segmentation.label_format import IGNORE_VALUE, LabelFormat
 from iwin_d2.data.semantic_segmentation.label_summary import describe_label_summary
 from iwin_d2.data.semantic_segmentation.pairs import Folders

@@ -17,9 +17,9 @@ from ..checkpoint.provenance import class_names
 from ..config_overrides import locate
 from ..d2.config import instantiate
 from ..d2.data import DatasetCatalog, Metadata, MetadataCatalog
+from ..data.class_file import num_classes
 from ..data.coco import num_coco_classes
 from ..data.coco_json import read_coco_json, read_single_list
-from ..data.semantic_segmentation.class_file import num_classes
 from ..errors import ConfigError, UserError
 
 __all__ = [

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 
 from ...d2.data import MetadataCatalog
 from ...errors import DataError
+from ..class_file import settle_names
 from ..image_check import in_threads
 from ..problems import Problem, raise_on_problems, warnings_unless_fatal
 from ..registered import load_registered
 from ..registry import register, registered_entry
-from .class_file import settle_names
 from .headers import describe_problem, header_findings
 from .label_format import IGNORE_VALUE, LabelFormat
 from .pairs import Folders, Pair, find_pairs

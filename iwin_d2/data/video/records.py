@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from ...errors import DataError
+from ..class_file import class_names
 from ..problems import Problem, raise_on_problems
-from ..semantic_segmentation.class_file import class_names
 from .list_file import ListFile, read_list_file
 
 __all__ = ["VideoList", "list_problems", "load_video_list", "num_video_classes", "video_classes"]

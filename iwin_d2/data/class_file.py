@@ -2,7 +2,7 @@
 
 import os
 
-from ...errors import DataError
+from ..errors import DataError
 
 __all__ = ["class_names", "num_classes", "read_class_file", "settle_names"]
 
