@@ -9,8 +9,11 @@ from unittest import mock
 import pytest
 import torch
 import torch.nn.functional as F
+from omegaconf import OmegaConf
 from torch import nn
 
+from iwin_d2.d2.config import LazyCall as L
+from iwin_d2.d2.config import LazyConfig, instantiate
 from iwin_d2.errors import ConfigError
 from iwin_d2.modeling import (
     IwinClassifier,
@@ -213,6 +216,16 @@ def test_dropout_is_for_training_alone():
 def test_bad_settings(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_from_a_lazy_config_that_was_saved(tmp_path):
+    backbone = L(IwinTransformer3D)(**SETTINGS, patch_size=(2, 4, 4))
+    config = L(VideoClassifier)(backbone=backbone, num_classes=5)
+    config.backbone.window_size = [3, 2]
+    LazyConfig.save(OmegaConf.create({"model": config}), str(tmp_path / "config.yaml"))
+    model = instantiate(LazyConfig.load(str(tmp_path / "config.yaml")).model).eval()
+    assert model.backbone.layers[0].blocks[0].attn.window_of(torch.ones(1, 9, 9, 16)) == (3, 2)
+    assert model(torch.randn(1, 3, 4, 32, 32)).shape == (1, 5)
 
 
 # ---- training -----------------------------------------------------------------------------------
