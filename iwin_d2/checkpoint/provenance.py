@@ -88,14 +88,19 @@ def class_names(content: Any) -> dict[str, list[str]]:
 
     Returns:
         Lists of names by what Detectron2's metadata call them: thing_classes, those of objects, and
-        stuff_classes, those of pixels. Empty where the file does not say.
+        stuff_classes, those of pixels; class_names are those of a classifier. Empty where the file
+        does not say.
     """
-    found = {kind: _names(content, "metadata", kind) for kind in ("thing_classes", "stuff_classes")}
+    kinds = ("thing_classes", "stuff_classes", "class_names")
+    found = {kind: _names(content, "metadata", kind) for kind in kinds}
     if not any(found.values()):
         weights = content.get("state_dict") if isinstance(content, Mapping) else None
         names = list(map(str, weights)) if isinstance(weights, Mapping) else []
-        segments = any(name.startswith("decode_head.") for name in names)
-        kind = "stuff_classes" if segments else "thing_classes"
+        heads = {"decode_head.": "stuff_classes", "cls_head.": "class_names"}
+        kind = next(
+            (heads[head] for head in heads if any(name.startswith(head) for name in names)),
+            "thing_classes",
+        )
         found[kind] = _names(content, "meta", "CLASSES")
     return {kind: names for kind, names in found.items() if names}
 

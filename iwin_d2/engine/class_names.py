@@ -1,7 +1,8 @@
 """The classes of a trained model: how many, what they are called, the data set's ids for them.
 
 Known from the checkpoint where it says so, else from the data sets of the config. Detectron2's
-metadata call classes of objects `thing_classes` and classes of pixels `stuff_classes`.
+metadata call classes of objects `thing_classes` and classes of pixels `stuff_classes`; those of
+classifiers are `class_names` here.
 """
 
 import logging
@@ -18,8 +19,10 @@ from ..config_overrides import locate
 from ..d2.config import instantiate
 from ..d2.data import DatasetCatalog, Metadata, MetadataCatalog
 from ..data.class_file import num_classes
+from ..data.classification.image_folder import num_image_folder_classes
 from ..data.coco import num_coco_classes
 from ..data.coco_json import read_coco_json, read_single_list
+from ..data.video.records import num_video_classes
 from ..errors import ConfigError, UserError
 
 __all__ = [
@@ -32,20 +35,22 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-_KINDS = ("thing_classes", "stuff_classes")
-# What configs count classes with: which kind, the argument that names a file, and what that has.
+_THINGS, _STUFF, _CLASSES = "thing_classes", "stuff_classes", "class_names"
+# What configs count classes with: which kinds, the argument that names a file, and what that has.
 _COUNTING = {
-    num_coco_classes: ("thing_classes", "json_file", "the annotations"),
-    num_classes: ("stuff_classes", "classes", "the list of the classes"),
+    num_coco_classes: ((_THINGS,), "json_file", "the annotations"),
+    num_classes: ((_STUFF, _CLASSES), "classes", "the list of the classes"),
+    num_image_folder_classes: ((_CLASSES,), "root", "the folder of images"),
+    num_video_classes: ((_CLASSES,), "list_file", "the list of the videos"),
 }
 
 
 def read_checkpoint_metadata(path: str):
     """What a checkpoint says of its classes, None where it says nothing.
 
-    Under "metadata" that is a dict of `thing_classes` or `stuff_classes`, lists of names, and
-    optionally `thing_dataset_id_to_contiguous_id`, a dict from the data set's category ids to class
-    numbers; files of OpenMMLab have names alone.
+    Under "metadata" that is a dict of `thing_classes`, `stuff_classes` or, of classifiers,
+    `class_names`, lists of names, and optionally `thing_dataset_id_to_contiguous_id`, a dict from
+    the data set's category ids to class numbers; files of OpenMMLab have names alone.
     """
     try:
         # Mapped, not read: the weights stay on the disk.
@@ -65,7 +70,13 @@ def read_checkpoint_metadata(path: str):
 
 
 def training_classes(cfg: DictConfig) -> dict[str, Any] | None:
-    """What a checkpoint of this training should say under "metadata"; None if that is unknown."""
+    """What a checkpoint of this training should say under "metadata"; None if that is unknown.
+
+    Of classifiers that is what their evaluator calls the classes.
+    """
+    classes = _evaluator_classes(cfg)
+    if classes is not None:
+        return {_CLASSES: classes}
     names = OmegaConf.select(cfg, "dataloader.train.dataset.names")
     try:
         metadata = None if names is None else _dataset_metadata(names)
@@ -75,9 +86,11 @@ def training_classes(cfg: DictConfig) -> dict[str, Any] | None:
     if metadata is None:
         return None
     known: dict[str, Any] = {
-        kind: [str(name) for name in metadata.get(kind)] for kind in _KINDS if metadata.get(kind)
+        kind: [str(name) for name in metadata.get(kind)]
+        for kind in (_THINGS, _STUFF)
+        if metadata.get(kind)
     }
-    if "thing_classes" in known:
+    if _THINGS in known:
         ids = metadata.get("thing_dataset_id_to_contiguous_id") or {}
         known["thing_dataset_id_to_contiguous_id"] = {int(key): int(ids[key]) for key in ids}
     return known
@@ -87,9 +100,9 @@ def settle_num_classes(cfg: DictConfig, metadata=None) -> None:
     """Make sure, before the model is built, that its number of classes is known.
 
     Configs for data of one's own count the categories of the training json
-    (`L(num_coco_classes)(json_file=...)`) or the lines of a class file (`L(num_classes)(...)`).
-    Where the checkpoint names its classes, their number takes the place of that, in `cfg`, and no
-    file is needed.
+    (`L(num_coco_classes)(json_file=...)`), the lines of a class file (`L(num_classes)(...)`), the
+    folders of images or the labels in a list of videos. Where the checkpoint names its classes,
+    their number takes the place of that, in `cfg`, and no file is needed.
 
     Args:
         cfg: a config with model.
@@ -100,9 +113,10 @@ def settle_num_classes(cfg: DictConfig, metadata=None) -> None:
     """
     model = OmegaConf.to_container(cfg.model, resolve=False)
     for path, call, function in _counting_calls(model, ["model"]):
-        kind, argument, counted = _COUNTING[function]
+        kinds, argument, counted = _COUNTING[function]
         key = ".".join(path)
-        names = metadata.get(kind) if metadata is not None else None
+        found = [metadata.get(kind) for kind in kinds] if metadata is not None else []
+        names = next(filter(None, found), None)
         if names:
             OmegaConf.update(cfg, key, len(names), merge=False)
             continue
@@ -111,19 +125,24 @@ def settle_num_classes(cfg: DictConfig, metadata=None) -> None:
         except (UserError, OmegaConfBaseException) as error:
             reference = re.fullmatch(r"\$\{([^.{}][^{}]*)\}", str(call.get(argument)))
             setting = reference[1] if reference else f"{key}.{argument}"
+            what = "FOLDER" if function is num_image_folder_classes else "FILE"
             missing = "Missing mandatory value" in f"{error} {error.__cause__}"
             reason = "is not set" if missing else f"cannot be used ({str(error).rstrip('.')})"
             raise ConfigError(
                 f"The model's number of classes is counted in {counted} that it was trained on, "
-                f"but {setting} {reason}: add {setting}=FILE or, without the file, {key}=NUMBER."
+                f"but {setting} {reason}: add {setting}={what} or, without it, {key}=NUMBER."
             ) from error
 
 
 def find_metadata(cfg: DictConfig):
     """The metadata of the config's test or training set, reading its json if that is what it takes.
 
-    None, with a warning, where neither is at hand: classes are then numbers.
+    Of classifiers, `class_names` as their evaluator has them. None, with a warning, where neither
+    is at hand: classes are then numbers.
     """
+    classes = _evaluator_classes(cfg)
+    if classes is not None:
+        return Metadata(name="evaluator", class_names=classes)
     for part in ("test", "train"):
         try:
             metadata = _dataset_metadata(cfg.dataloader[part].dataset.names)
@@ -159,6 +178,20 @@ def _counting(target: Any) -> Any:
     return next((function for function in _COUNTING if target is function), None)
 
 
+def _evaluator_classes(cfg: DictConfig) -> list[str] | None:
+    """The names of the classes that a classifier's evaluator is given; None where there are none.
+
+    Reading them must neither keep a demo from running nor a training.
+    """
+    try:
+        names = OmegaConf.select(cfg, "dataloader.evaluator.class_names")
+        names = instantiate(names) if isinstance(names, DictConfig) else names
+        return None if names is None else [str(name) for name in names]
+    except Exception as error:
+        logger.debug("No class names from the evaluator: %s", error)
+        return None
+
+
 def _dataset_metadata(names: Any):
     """The metadata of a data set, or of the first of several; None if it names no classes."""
     name = instantiate(names)
@@ -181,4 +214,4 @@ def _dataset_metadata(names: Any):
 
 
 def _names_classes(metadata) -> bool:
-    return any(metadata.get(kind) for kind in _KINDS)
+    return any(metadata.get(kind) for kind in (_THINGS, _STUFF))

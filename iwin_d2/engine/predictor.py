@@ -16,23 +16,19 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import Tensor, nn
 
-from ..checkpoint import Checkpointer
-from ..checkpoint.download import locate
 from ..d2.data import DatasetMapper
 from ..d2.data import transforms as T
 from ..d2.evaluation import inference_context
 from ..data.mapper import DetectionMapper
 from ..data.semantic_segmentation import SemSegMapper
-from ..errors import CheckpointError, ConfigError, DataError, UserError
+from ..errors import ConfigError, DataError, UserError
 from ..modeling.segmentation_inference import SegmenterInference, is_segmenter, predicted_labels
-from .build import build
-from .class_names import find_metadata, read_checkpoint_metadata, settle_num_classes
-from .cli import name_missing_values, pick_device
+from .class_names import find_metadata
 from .images import image_to_rgb, read_rgb
 from .model_check import explain_misfit
 from .outputs import is_segmentation, on_cpu, without_scores
 from .pipeline import batched_map, ordered_map
-from .predictor_setup import amp_dtype, as_config, init_options
+from .predictor_setup import as_config, is_classifier_config, load_model
 from .tta import as_evaluated
 
 __all__ = ["Predictor"]
@@ -113,26 +109,16 @@ class Predictor:
         if array_format not in ("BGR", "RGB"):
             raise ConfigError(f"array_format={array_format!r}: give 'BGR' or 'RGB'.")
         self.array_format = array_format
-        self.cfg = as_config(config, overrides)
-        weights = str(weights or OmegaConf.select(self.cfg, "train.init_checkpoint") or "")
-        if not weights:
-            raise CheckpointError(
-                "No weights: give a checkpoint of this config (--weights FILE, or the argument "
-                "weights), or set train.init_checkpoint."
+        cfg = as_config(config, overrides)
+        if is_classifier_config(cfg):
+            raise ConfigError(
+                "The config is a classifier's: use iwin_d2.ClassifierPredictor in place of "
+                "Predictor."
             )
-        wanted = device or OmegaConf.select(self.cfg, "train.device") or "cuda"
-        self.device = torch.device(pick_device(str(wanted)))
-        self._amp_dtype = amp_dtype(amp, self.device)
-        self.weights = weights = locate(weights)
-        self._checkpoint_metadata = read_checkpoint_metadata(weights)
-        settle_num_classes(self.cfg, self._checkpoint_metadata)
-        with name_missing_values():
-            self.mapper = build(self.cfg, "dataloader.test.mapper")
-            self.model: nn.Module = build(self.cfg, "model").to(self.device)
-        Checkpointer(self.model).load(
-            weights, checkpointables=[], fill=True, options=init_options(self.cfg)
-        )
-        self.model.eval()
+        loaded = load_model(cfg, weights, device, amp)
+        self.cfg, self.weights, self.device = loaded.cfg, loaded.weights, loaded.device
+        self.model, self.mapper = loaded.model, loaded.mapper
+        self._amp_dtype, self._checkpoint_metadata = loaded.amp_dtype, loaded.metadata
         self._evaluated = as_evaluated(self.model, OmegaConf.select(self.cfg, "train"))
         self._labelling = _without_scores(self._evaluated)
 

@@ -1,20 +1,103 @@
 """What a predictor is made from: its config, how to load weights, the type of mixed precision."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
-from ..checkpoint import LoadOptions
+from ..checkpoint import Checkpointer, LoadOptions
+from ..checkpoint.download import locate
 from ..checkpoint.options import make_options
 from ..config_overrides import apply_overrides
-from ..errors import ConfigError
+from ..errors import CheckpointError, ConfigError
+from .build import build
+from .class_names import read_checkpoint_metadata, settle_num_classes
+from .cli import name_missing_values, pick_device
 from .detection import load_config
 
-__all__ = ["amp_dtype", "as_config", "init_options"]
+__all__ = [
+    "LoadedModel",
+    "amp_dtype",
+    "as_config",
+    "init_options",
+    "is_classifier_config",
+    "load_model",
+]
+
+
+@dataclass
+class LoadedModel:
+    """A model with its weights, and what it takes to use it.
+
+    Attributes:
+        cfg: the config as it was used.
+        weights: the checkpoint's file.
+        metadata: what that says of the classes; None for nothing.
+        device: where the model is.
+        amp_dtype: of mixed precision; None for full precision.
+        mapper: that of cfg.dataloader.test.
+        model: in eval mode.
+    """
+
+    cfg: DictConfig
+    weights: str
+    metadata: Any
+    device: torch.device
+    amp_dtype: torch.dtype | None
+    mapper: Callable[[dict], dict]
+    model: nn.Module
+
+
+def load_model(
+    cfg: DictConfig,
+    weights: str | PathLike | None,
+    device: str | torch.device | None,
+    amp: bool | str | torch.dtype,
+) -> LoadedModel:
+    """Build the model and the test's mapper of a config, and load the weights.
+
+    Args:
+        cfg: of `as_config`; its number of classes may be filled in.
+        weights: as of `Predictor`.
+        device: as of `Predictor`.
+        amp: as of `Predictor`.
+
+    Raises:
+        CheckpointError: there are no weights, or they do not fill the model.
+        ConfigError: the config or an argument cannot be used.
+    """
+    path = str(weights or OmegaConf.select(cfg, "train.init_checkpoint") or "")
+    if not path:
+        raise CheckpointError(
+            "No weights: give a checkpoint of this config (--weights FILE, or the argument "
+            "weights), or set train.init_checkpoint."
+        )
+    wanted = device or OmegaConf.select(cfg, "train.device") or "cuda"
+    place = torch.device(pick_device(str(wanted)))
+    dtype = amp_dtype(amp, place)
+    path = locate(path)
+    metadata = read_checkpoint_metadata(path)
+    settle_num_classes(cfg, metadata)
+    with name_missing_values():
+        mapper = build(cfg, "dataloader.test.mapper")
+        model: nn.Module = build(cfg, "model").to(place)
+    options = init_options(cfg)
+    Checkpointer(model).load(path, checkpointables=[], fill=True, options=options)
+    return LoadedModel(cfg, path, metadata, place, dtype, mapper, model.eval())
+
+
+def is_classifier_config(cfg: DictConfig) -> bool:
+    """Whether a config is that of a classifier of images or videos.
+
+    Of classifiers the data's part says how to normalise, of all others the model.
+    """
+    return OmegaConf.select(cfg, "dataloader.pixel_mean") is not None
 
 
 def as_config(

@@ -1,4 +1,4 @@
-"""Classes of segmenters: how many there are, and what they are called, without the data set."""
+"""Classes of models: how many there are, and what they are called, without the data set."""
 
 import pytest
 import torch
@@ -7,8 +7,10 @@ from omegaconf import OmegaConf
 from iwin_d2.d2.config import LazyCall as L
 from iwin_d2.d2.config import LazyConfig, instantiate
 from iwin_d2.d2.data import DatasetCatalog, Metadata, MetadataCatalog
+from iwin_d2.data.classification.image_folder import num_image_folder_classes
 from iwin_d2.data.coco import num_coco_classes
 from iwin_d2.data.semantic_segmentation import num_classes
+from iwin_d2.data.video.records import num_video_classes
 from iwin_d2.engine.class_names import (
     find_metadata,
     read_checkpoint_metadata,
@@ -123,16 +125,70 @@ def test_checkpoints_say_what_the_training_set_does(data_set):
             {"meta": {"CLASSES": tuple(CLASSES)}, "state_dict": {"roi_head.x": torch.zeros(1)}},
             "thing_classes",
         ),
+        (
+            {"meta": {"CLASSES": tuple(CLASSES)}, "state_dict": {"cls_head.x": torch.zeros(1)}},
+            "class_names",
+        ),
+        ({"metadata": {"class_names": CLASSES}}, "class_names"),
         ({"meta": {"CLASSES": tuple(CLASSES)}, "state_dict": [1]}, "thing_classes"),
     ],
 )
-def test_checkpoints_of_both_tasks_are_told_apart(tmp_path, content, kind):
+def test_checkpoints_of_all_tasks_are_told_apart(tmp_path, content, kind):
     torch.save(content, tmp_path / "x.pth")
     found = read_checkpoint_metadata(str(tmp_path / "x.pth"))
     assert found.get(kind) == CLASSES
-    assert not found.get(({"stuff_classes", "thing_classes"} - {kind}).pop())
+    others = {"stuff_classes", "thing_classes", "class_names"} - {kind}
+    assert not any(found.get(other) for other in others)
 
 
 def test_checkpoints_without_names_say_nothing(tmp_path):
     torch.save({"model": {}, "metadata": {"stuff_classes": []}}, tmp_path / "x.pth")
     assert read_checkpoint_metadata(str(tmp_path / "x.pth")) is None
+
+
+# ---- classifiers --------------------------------------------------------------------------------
+
+
+def classifier(count, **evaluator):
+    return OmegaConf.create(
+        {"model": {"num_classes": count}, "dataloader": {"evaluator": evaluator}},
+        flags={"allow_objects": True},
+    )
+
+
+@pytest.mark.parametrize(
+    ("count", "message"),
+    [
+        (L(num_image_folder_classes)(root="nowhere"), "the folder of images .*=FOLDER"),
+        (L(num_video_classes)(list_file="nowhere"), "the list of the videos .*=FILE"),
+        (L(num_classes)(classes="nowhere"), "the list of the classes .*=FILE"),
+    ],
+    ids=["folder", "list", "file"],
+)
+def test_a_classifier_s_names_take_the_place_of_its_data(count, message):
+    cfg = classifier(count)
+    with pytest.raises(ConfigError, match=message):
+        settle_num_classes(cfg, Metadata(name="a", thing_classes=["of objects"]))
+    settle_num_classes(cfg, Metadata(name="b", class_names=["a", "b", "c"]))
+    assert cfg.model.num_classes == 3
+
+
+def test_without_names_a_classifier_s_folders_are_counted(tmp_path):
+    for name in CLASSES:
+        (tmp_path / name).mkdir()
+    cfg = classifier(L(num_image_folder_classes)(root=str(tmp_path)))
+    settle_num_classes(cfg)
+    assert instantiate(cfg.model.num_classes) == 2
+
+
+def test_a_classifier_s_names_are_its_evaluator_s(tmp_path):
+    cfg = classifier(2, class_names=CLASSES)
+    assert training_classes(cfg) == {"class_names": CLASSES}
+    assert find_metadata(cfg).class_names == CLASSES
+    torch.save({"model": {}, "metadata": training_classes(cfg)}, tmp_path / "x.pth")
+    assert read_checkpoint_metadata(str(tmp_path / "x.pth")).class_names == CLASSES
+
+
+def test_names_that_cannot_be_read_are_none():
+    cfg = classifier(2, class_names=L(num_classes)(classes="nowhere"))
+    assert training_classes(cfg) is None and find_metadata(cfg) is None
