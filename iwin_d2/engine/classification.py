@@ -17,6 +17,7 @@ from ..d2.utils import comm
 from ..d2.utils.events import EventStorage
 from ..errors import CheckpointError, ConfigError
 from .build import build
+from .class_names import training_classes
 from .classifier_inputs import InputMaker, Scorer
 from .classifier_loop import TrainingState, train
 from .classifier_progress import ClassifierProgress
@@ -126,6 +127,7 @@ def do_train(cfg, resume: bool = False) -> dict:
     scale_learning_rate(optimizer, loader, settings.common)
     state = _make_state(cfg, model, optimizer, loader, settings)
     checkpointer = Checkpointer(model, cfg.train.output_dir, trainer=state)
+    checkpointer.metadata = training_classes(cfg)
     run = _Run(cfg, settings, state, checkpointer)
     run.start = load_start(cfg, checkpointer, state, resume)
     with explain_out_of_memory(model):
