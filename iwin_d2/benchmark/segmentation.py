@@ -100,7 +100,11 @@ def profile_inference(make: Make, size: Size, rounds: int) -> list[str]:
     ]
     header = ("", "median ms", "share", "GFLOP", "of the GEMM rate")
     title = f"UPerNet, inference, 1x{_sides(size)}: where the time goes"
-    return table(title, header, rows, f"In the same rounds: {rates.describe()}.")
+    note = (
+        "The convolution of all levels does fewer FLOPs on the processor than are counted. In the "
+        f"same rounds: {rates.describe()}."
+    )
+    return table(title, header, rows, note)
 
 
 def profile_training(makers: dict[str, Make], size: Size, rounds: int) -> list[str]:

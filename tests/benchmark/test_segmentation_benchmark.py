@@ -2,13 +2,15 @@
 
 import math
 import sys
+from functools import partial
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+from torchvision.models.segmentation import deeplabv3_mobilenet_v3_large
 
 from iwin_d2 import model_zoo
-from iwin_d2.benchmark import parts, segmentation, whole_models
+from iwin_d2.benchmark import parts, profile, segmentation, whole_models
 from iwin_d2.benchmark.rates import Rates
 from iwin_d2.d2.config import instantiate
 from iwin_d2.ops import use_backend
@@ -25,6 +27,13 @@ def tiny():
     cfg.sem_seg_head.channels = 24
     cfg.sem_seg_head.auxiliary.channels = 16
     return instantiate(cfg)
+
+
+def small_torchvision():
+    """DeepLabV3 on a smaller backbone."""
+    return deeplabv3_mobilenet_v3_large(
+        weights=None, weights_backbone=None, num_classes=150, aux_loss=True
+    )
 
 
 @pytest.fixture
@@ -111,7 +120,36 @@ def test_the_tables(quick, monkeypatch):
     assert [row[:2] for row in cells] == [["64x64", "1"], ["128x128", "9"]]
 
 
-def test_training_is_profiled():
+def test_training_is_profiled(monkeypatch):
+    monkeypatch.setattr(profile, "time_by_group", partial(profile.time_by_group, warmup=0))
     lines = segmentation.profile_training({segmentation.OURS: tiny}, SIZE, 1)
     groups = [line.split(" | ")[0] for line in lines]
     assert "| matrix products, dense convolutions" in groups and "| norms" in groups
+
+
+def test_the_benchmark_has_all_tables(quick, monkeypatch):
+    for name, value in {
+        "INFERENCE": (SIZE,),
+        "TRAINING": SIZE,
+        "SLIDING": (64, 128),
+        "WINDOW": 64,
+        "STRIDE": 43,
+        "_ours": tiny,
+        "_checkpointing": tiny,
+        "_torchvision": small_torchvision,
+        "in_own_process": lambda function: function(),
+        "profile_in_turn": lambda title, runs, rounds: [f"### {title}: {', '.join(runs)}"],
+    }.items():
+        monkeypatch.setattr(segmentation, name, value)
+    monkeypatch.setattr(whole_models, "peak_memory", lambda build: 7.0)
+    lines = list(segmentation.benchmark_segmentation(rounds=1))
+    assert [line for line in lines if line.startswith("#")] == [
+        "### UPerNet, inference, 1x64x96",
+        "### UPerNet, training iteration, 2x64x96",
+        "### UPerNet, inference, 1x64x96: where the time goes",
+        "### UPerNet, training iteration, 2x64x96: where the time goes: "
+        f"{segmentation.OURS}, {segmentation.TORCHVISION}",
+        "### UPerNet, sliding windows of 64x64, stride 43",
+    ]
+    compared = [line for line in lines if line.startswith(f"| {segmentation.TORCHVISION} ")]
+    assert len(compared) == 2
