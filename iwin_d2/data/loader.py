@@ -150,6 +150,11 @@ class TrainLoader:
         return self._plan.batch_size
 
     @property
+    def unit(self) -> str:
+        """What messages call a record: "image", or "video"."""
+        return self._records.unit
+
+    @property
     def num_records(self) -> int:
         """Records in the data set: an epoch."""
         return self._plan.size
@@ -260,7 +265,7 @@ class _MappedRecords(Dataset):
     ):
         self._records = records
         self._mapper = mapper
-        self._unit = getattr(mapper, "unit", "image")
+        self.unit = getattr(mapper, "unit", "image")
         self._groups = groups
         self._max_bad = max_bad_images
         # A mark for each bad record, in memory that all workers share.
@@ -281,7 +286,7 @@ class _MappedRecords(Dataset):
                 tried.add(index)
                 index = self._stand_in(index, tried)
         raise DataError(
-            f"The mapper can use none of the training {self._unit}s: check the data set."
+            f"The mapper can use none of the training {self.unit}s: check the data set."
         )
 
     def _map(self, index: int) -> dict | None:
@@ -300,7 +305,7 @@ class _MappedRecords(Dataset):
             self._bad[index] = 1
             logger.warning(
                 "Left out bad %s %d of at most %d (dataloader.train.max_bad_images): %s",
-                *(self._unit, int(self._bad.sum()), self._max_bad, error.sentence),
+                *(self.unit, int(self._bad.sum()), self._max_bad, error.sentence),
             )
             return None
 
@@ -308,7 +313,7 @@ class _MappedRecords(Dataset):
         if not self._max_bad:
             return error
         return DataError(
-            f"More than dataloader.train.max_bad_images={self._max_bad} {self._unit}s are bad; the "
+            f"More than dataloader.train.max_bad_images={self._max_bad} {self.unit}s are bad; the "
             f"next one: {error.sentence}"
         )
 

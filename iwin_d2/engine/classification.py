@@ -97,7 +97,7 @@ def do_test(cfg, model: nn.Module) -> dict:
         return {}
     evaluator, loader = _build_evaluation(cfg)
     scorer = Scorer(model, _input_maker(cfg, model))
-    with explain_out_of_memory(scorer), explain_misfit(model):
+    with explain_out_of_memory(scorer, classifier=True), explain_misfit(model):
         results = inference_on_dataset(scorer, loader, evaluator)
     print_csv_format(results)
     return results
@@ -130,7 +130,7 @@ def do_train(cfg, resume: bool = False) -> dict:
     checkpointer.metadata = training_classes(cfg)
     run = _Run(cfg, settings, state, checkpointer)
     run.start = load_start(cfg, checkpointer, state, resume)
-    with explain_out_of_memory(model):
+    with explain_out_of_memory(model, classifier=True):
         run.train(distribute(cfg, model))
     return run.results
 
@@ -138,8 +138,8 @@ def do_train(cfg, resume: bool = False) -> dict:
 def _make_state(cfg, model, optimizer, loader, settings: ClassifierSettings) -> TrainingState:
     common = settings.common
     device = torch.device(cfg.train.device)
-    scaled = common.amp and (common.amp_dtype or torch.float16) == torch.float16
-    scaler = torch.amp.GradScaler(device.type, enabled=scaled and device.type == "cuda")
+    scaled = common.amp and settings.autocast_dtype(device) == torch.float16
+    scaler = torch.amp.GradScaler(device.type, enabled=scaled)
     ema = ModelEMA(model, common.ema_decay) if common.ema_decay else None
     return TrainingState(optimizer, loader, scaler, ema)
 
@@ -185,9 +185,9 @@ class _Run:
                     self._best.resume()
             options = cfg.train.output_dir, cfg.train.max_iter, self.start, common.tensorboard
             (_, *writers), _ = make_writers(*options)
-            images = cfg.dataloader.train.total_batch_size * common.accumulation_steps
-            epoch = self._state.loader.num_records
-            writers = [ClassifierProgress(cfg.train.max_iter, images, epoch), *writers]
+            loader = self._state.loader
+            epoch = loader.num_records / (loader.total_batch_size * common.accumulation_steps)
+            writers = [ClassifierProgress(cfg.train.max_iter, epoch, self._state.unit), *writers]
             self._periodic = PeriodicCheckpointer(
                 self._checkpointer, **cfg.train.checkpointer, max_iter=cfg.train.max_iter
             )
@@ -203,6 +203,7 @@ class _Run:
                 writers=writers,
                 log_period=cfg.train.log_period,
                 after_iteration=self._after_iteration,
+                at_end=self._at_end,
                 save=self._save_now,
             )
         finally:
@@ -213,12 +214,18 @@ class _Run:
         train, done = self._cfg.train, self._state.iter + 1
         if comm.is_main_process():
             self._periodic.step(self._state.iter)
-        due = train.eval_period > 0 and done % train.eval_period == 0
-        finished = done == train.max_iter
-        if due or finished:
+        if train.eval_period > 0 and done % train.eval_period == 0 and done < train.max_iter:
             self._evaluate(storage)
-        if finished and self._state.ema and comm.is_main_process():
+
+    def _at_end(self, storage: EventStorage) -> None:
+        """What may be left to do also where the training was killed after its last iteration."""
+        main = comm.is_main_process()
+        path = os.path.join(self._checkpointer.save_dir, "model_final.pth")
+        if main and not os.path.exists(path):
+            self._checkpointer.save("model_final", iteration=self._state.iter)
+        if main and self._state.ema:
             self._checkpointer.save_weights("model_final_ema", self._state.ema.model)
+        self._evaluate(storage)
 
     def _evaluate(self, storage: EventStorage) -> None:
         ema = self._state.ema

@@ -46,7 +46,17 @@ class InputMaker:
 
         Returns:
             float Tensor[B, 3, H, W] or Tensor[B * views, 3, T, H, W], and int64 labels of as many.
+
+        Raises:
+            DataError: a label is of no class of the model.
         """
+        for item in batch:
+            if not 0 <= item["label"] < self.num_classes:  # a GPU would say it by a lost context
+                raise DataError(
+                    f"{item.get('file_name')} has label {item['label']}, but the model has "
+                    f"{self.num_classes} classes, from 0 on: correct the training set, or set the "
+                    "model's num_classes."
+                )
         labels = torch.tensor([item["label"] for item in batch], device=self.device)
         inputs = self.stack(batch)
         if inputs.dim() == 6:

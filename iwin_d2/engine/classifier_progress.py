@@ -15,23 +15,26 @@ logger = logging.getLogger(__name__)
 class ClassifierProgress(EventWriter):
     """Logs time left, iteration, loss, learning rate, speed and memory."""
 
-    def __init__(self, max_iter: int, batch_size: int, num_records: int, window: int = 20):
+    def __init__(self, max_iter: int, per_epoch: float, unit: str, window: int = 20):
         """Prepare to log.
 
         Args:
             max_iter: of the training.
-            batch_size: images or clips of an iteration, of all processes together.
-            num_records: images or videos in an epoch.
+            per_epoch: iterations in an epoch.
+            unit: "image" or "clip".
             window: iterations whose median is shown.
         """
-        self._max_iter, self._batch_size, self._window = max_iter, batch_size, window
-        self._per_epoch = num_records / batch_size  # iterations
+        self._max_iter, self._per_epoch, self._unit = max_iter, per_epoch, unit
+        self._window = window
 
     def write(self) -> None:
         storage = get_event_storage()
-        loss, seconds, waited = (
+        if storage.iter >= self._max_iter:  # the last one is said
+            return
+        rate = f"{self._unit}s_per_second"
+        loss, seconds, waited, speed = (
             storage.history(name).median(self._window)
-            for name in ("total_loss", "time", "data_time")
+            for name in ("total_loss", "time", "data_time", rate)
         )
         left = storage.history("time").median(1000) * (self._max_iter - storage.iter - 1)
         parts = [
@@ -40,7 +43,7 @@ class ClassifierProgress(EventWriter):
             f"iter: {storage.iter}",
             f"loss: {loss:.4g}",
             f"lr: {storage.history('lr').latest():.5g}",
-            f"{self._batch_size / seconds:.1f} a second",
+            f"{self._unit}s/s: {speed:.1f}",
             f"time: {seconds:.4f}",
             f"data_time: {waited:.4f}",
         ]

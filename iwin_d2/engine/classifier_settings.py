@@ -18,6 +18,13 @@ __all__ = ["ClassifierSettings", "Mixing", "set_iterations"]
 
 logger = logging.getLogger(__name__)
 
+# What detectors and segmenters have, and how it is off.
+_NOT_OURS = {
+    "test_time_augmentation.enabled": False,
+    "sliding_window.enabled": False,
+    "val_loss_period": 0,
+}
+
 
 @dataclass(frozen=True)
 class Mixing:
@@ -77,6 +84,13 @@ class ClassifierSettings:
         Raises:
             ConfigError: for a value that makes no sense.
         """
+        for key, off in _NOT_OURS.items():
+            value = OmegaConf.select(train, key)
+            if value not in (None, off):
+                raise ConfigError(
+                    f"train.{key}={value} is not for classifiers, and nothing would come of it: "
+                    "leave it out."
+                )
         mixing = train.get("mixing") or {}
         unknown = set(mixing) - set(Mixing.__dataclass_fields__)
         if unknown:
@@ -92,6 +106,11 @@ class ClassifierSettings:
             label_smoothing=_number("train.label_smoothing", train.get("label_smoothing", 0.0), 1),
             mixing=Mixing(**mixing),
         )
+
+    def autocast_dtype(self, device: torch.device) -> torch.dtype:
+        """The numbers of mixed precision; the loss is to be scaled for float16."""
+        default = torch.float16 if device.type == "cuda" else torch.bfloat16
+        return self.common.amp_dtype or default
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The mean cross entropy.

@@ -101,7 +101,7 @@ def _sentence(error: Exception) -> str | None:
         )
     if isinstance(error, RuntimeError) and "DataLoader worker (pid" in str(error):
         return (
-            f"A process that loads images has ended ({str(error).strip().rstrip('.')}): the "
+            f"A process that loads data has ended ({str(error).strip().rstrip('.')}): the "
             "machine may have run out of memory or shared memory (/dev/shm); lower num_workers in "
             "dataloader.train and dataloader.test."
         )

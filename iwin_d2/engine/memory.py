@@ -11,13 +11,38 @@ from ..errors import TrainingError
 
 __all__ = ["explain_out_of_memory", "is_out_of_memory"]
 
+# What to try for detectors and segmenters; a classifier's images and clips have another size.
+_TRAINING = (
+    "lower dataloader.train.total_batch_size (train.accumulation_steps makes up for it), make "
+    "images smaller (short_edge_length and max_size of ResizeShortestEdge, or crop_size), set "
+    "train.amp.enabled=True or use_checkpoint=True of the backbone"
+)
+_TRAINING_CLASSIFIER = (
+    "lower dataloader.train.total_batch_size (train.accumulation_steps makes up for it), set "
+    "train.amp.enabled=True or the Iwin model's use_checkpoint=True, or make images and clips "
+    "smaller"
+)
+_TEST = (
+    "lower the batch size of dataloader.test, or make its images smaller (also by "
+    "train.test_time_augmentation.scales, where that is enabled)"
+)
+_TEST_CLASSIFIER = (
+    "lower dataloader.test.batch_size, or model.clips_at_once of a video classifier, or make "
+    "images and clips smaller"
+)
+
 # What torch says of an allocation that fails on the CPU: a RuntimeError without a class of its own.
 _CPU_MESSAGES = ("can't allocate memory", "not enough memory")
 
 
 @contextmanager
-def explain_out_of_memory(model: nn.Module) -> Iterator[None]:
-    """Within the block, turn running out of memory into a TrainingError with the model's inputs."""
+def explain_out_of_memory(model: nn.Module, classifier: bool = False) -> Iterator[None]:
+    """Within the block, turn running out of memory into a TrainingError with the model's inputs.
+
+    Args:
+        model: what is called with a batch: a list of dicts, or a Tensor.
+        classifier: whether what to try is that of classifiers.
+    """
     last: dict[str, Any] = {"sizes": "none yet", "training": model.training}
 
     def note(module: nn.Module, args: tuple) -> None:
@@ -29,17 +54,14 @@ def explain_out_of_memory(model: nn.Module) -> Iterator[None]:
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        advice = (
-            "lower dataloader.train.total_batch_size (train.accumulation_steps makes up for it), "
-            "make images smaller (short_edge_length and max_size of ResizeShortestEdge, or "
-            "crop_size), set train.amp.enabled=True or use_checkpoint=True of the backbone"
-            if last["training"]
-            else "lower the batch size of dataloader.test, or make its images smaller (also by "
-            "train.test_time_augmentation.scales, where that is enabled)"
-        )
+        if classifier:
+            advice = _TRAINING_CLASSIFIER if last["training"] else _TEST_CLASSIFIER
+        else:
+            advice = _TRAINING if last["training"] else _TEST
         first_line = str(error).strip().splitlines()[0]
+        what = "input" if classifier else "input images"
         raise TrainingError(
-            f"Out of memory with input images of {last['sizes']} ({first_line}): {advice}."
+            f"Out of memory with {what} of {last['sizes']} ({first_line}): {advice}."
         ) from error
     finally:
         hook.remove()
@@ -53,9 +75,12 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def _sizes(batch: Any) -> str:
-    """The sizes of a batch's images, channels x height x width."""
+    """The sizes of a batch's images or videos, [views x] channels [x frames] x height x width."""
+    if isinstance(batch, torch.Tensor):
+        return "x".join(map(str, batch.shape))
     if not isinstance(batch, (list, tuple)):
         return "unknown size"
-    images = [item["image"] for item in batch if isinstance(item, dict) and "image" in item]
-    shapes = ["x".join(map(str, image.shape)) for image in images]
+    items = [item for item in batch if isinstance(item, dict)]
+    inputs = [item[key] for item in items for key in ("image", "video") if key in item]
+    shapes = ["x".join(map(str, value.shape)) for value in inputs]
     return ", ".join(shapes) or "unknown size"

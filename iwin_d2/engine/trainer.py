@@ -13,11 +13,11 @@ from torch import nn
 from ..d2.engine import TrainerBase
 from ..d2.utils import comm
 from ..d2.utils.events import EventStorage
-from ..errors import CheckpointError, DataError, TrainingError, UserError
-from .build import is_of_the_machine, reason_of
+from ..errors import DataError, TrainingError, UserError
 from .interrupt import StopRequest
 from .model_check import explain_misfit
 from .reproducible import seed_everything
+from .training import explain_optimizer_of_checkpoint
 
 __all__ = ["DetectionTrainer"]
 
@@ -240,16 +240,8 @@ class DetectionTrainer(TrainerBase):
             norm = nn.utils.clip_grad_norm_(parameters, self.clip_grad).item()
             if math.isfinite(norm):  # as it need not be while the loss scaler looks for its scale
                 self.storage.put_scalar("grad_norm", norm)
-        try:
+        with explain_optimizer_of_checkpoint() if self._taken_over else nullcontext():
             self.grad_scaler.step(self.optimizer)
-        except (RuntimeError, LookupError, TypeError, AttributeError) as error:
-            if not self._taken_over or is_of_the_machine(error):
-                raise
-            raise CheckpointError(
-                f"The optimizer cannot go on from the checkpoint ({reason_of(error)}): resume with "
-                "the config that it was saved with, or start anew from its weights with "
-                "train.init_checkpoint."
-            ) from error
         self._taken_over = False
         self.grad_scaler.update()
 

@@ -2,6 +2,8 @@
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -11,12 +13,19 @@ from torch import nn
 from ..checkpoint import Checkpointer
 from ..d2.engine import create_ddp_model
 from ..d2.utils import comm
-from ..errors import ConfigError
+from ..errors import CheckpointError, ConfigError
 from ..modeling.sync_batch_norm import convert_sync_batch_norm
-from .build import build
+from .build import build, is_of_the_machine, reason_of
 from .settings import TrainSettings
 
-__all__ = ["build_optimizer", "distribute", "load_start", "save_now", "scale_learning_rate"]
+__all__ = [
+    "build_optimizer",
+    "distribute",
+    "explain_optimizer_of_checkpoint",
+    "load_start",
+    "save_now",
+    "scale_learning_rate",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +59,24 @@ def build_optimizer(cfg, model: nn.Module) -> torch.optim.Optimizer:
         return build(cfg, "optimizer")
     finally:
         cfg.optimizer.params.pop("model")  # a config is for settings, and can be saved
+
+
+@contextmanager
+def explain_optimizer_of_checkpoint() -> Iterator[None]:
+    """Within the block, an optimizer's first step with a checkpoint's state: a CheckpointError.
+
+    For an optimizer takes over another's state without a word, and then misses what is its own.
+    """
+    try:
+        yield
+    except (RuntimeError, LookupError, TypeError, AttributeError) as error:
+        if is_of_the_machine(error):
+            raise
+        raise CheckpointError(
+            f"The optimizer cannot go on from the checkpoint ({reason_of(error)}): resume with "
+            "the config that it was saved with, or start anew from its weights with "
+            "train.init_checkpoint."
+        ) from error
 
 
 def scale_learning_rate(optimizer, train_loader, settings: TrainSettings) -> None:

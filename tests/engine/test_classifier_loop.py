@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 
 import pytest
@@ -14,6 +15,7 @@ from iwin_d2.engine.classification import do_test, do_train, evaluate_only
 from iwin_d2.engine.launch import launch
 from iwin_d2.engine.reproducible import seed_everything
 from iwin_d2.errors import CheckpointError, ConfigError, DataError, TrainingError
+from iwin_d2.modeling import IwinClassifier
 
 
 @pytest.fixture(autouse=True)
@@ -30,9 +32,12 @@ def train(cfg, resume=False):
     return do_train(cfg, resume)
 
 
+def rows(folder):
+    return [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
+
+
 def losses(folder):
-    lines = [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
-    return {line["iteration"]: line["total_loss"] for line in lines}
+    return {row["iteration"]: row["total_loss"] for row in rows(folder) if "total_loss" in row}
 
 
 @pytest.fixture
@@ -86,6 +91,7 @@ OPTIONS = {
     "plain": {},
     "averaged": {"ema": {"enabled": True, "decay": 0.9}},
     "mixed precision": {"amp": {"enabled": True, "dtype": "bfloat16"}, "clip_grad": 1.0},
+    "scaled loss": {"amp": {"enabled": True, "dtype": "float16"}, "clip_grad": 1.0},
     "mixed images": {"mixing": {"mixup": 0.8, "cutmix": 1.0}, "label_smoothing": 0.1},
     "accumulated": {"accumulation_steps": 2},
 }
@@ -125,9 +131,8 @@ def test_accumulated_batches_are_one_large_batch(tmp_path, said):
 
 def test_the_schedule_is_the_config_s(tmp_path):
     train(make_config(tmp_path, 4))
-    lines = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
     expected = [0.003 * (1 + torch.tensor(torch.pi * i / 4).cos().item()) / 2 for i in range(4)]
-    assert [line["lr"] for line in lines] == pytest.approx(expected)
+    assert [row["lr"] for row in rows(tmp_path)[:4]] == pytest.approx(expected)
 
 
 def test_epochs_are_counted_in_iterations(tmp_path):
@@ -136,9 +141,9 @@ def test_epochs_are_counted_in_iterations(tmp_path):
     cfg.train.checkpointer.period = None
     train(cfg)  # 24 images, 4 a batch
     assert (cfg.train.max_iter, cfg.train.eval_period, cfg.train.checkpointer.period) == (9, 3, 6)
-    lines = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
-    evaluated = [line["iteration"] for line in lines if "classification/top1" in line]
-    assert evaluated[0] == 2 and len(lines) == 9
+    evaluated = [row["iteration"] for row in rows(tmp_path) if "classification/top1" in row]
+    # The one at the end stands under the iteration that would come next.
+    assert evaluated == [2, 5, 9] and sorted(losses(tmp_path)) == list(range(9))
     assert (tmp_path / "model_0000005.pth").exists()
 
 
@@ -150,6 +155,7 @@ def test_epochs_are_counted_in_iterations(tmp_path):
         ({"mixing": {"mixup": -1}}, r"train.mixing.mixup=-1 makes no sense"),
         ({"mixing": {"mixpu": 1}}, r"train.mixing.mixpu is no setting"),
         ({"label_smoothing": 2}, r"train.label_smoothing=2 makes no sense: .* from 0 to 1"),
+        ({"val_loss_period": 5}, r"train.val_loss_period=5 is not for classifiers"),
     ],
 )
 def test_settings_that_make_no_sense(tmp_path, change, sentence):
@@ -167,6 +173,8 @@ def test_a_loss_that_is_no_number(tmp_path):
     assert "diverged at iteration" in str(caught.value) and "007.png" in str(caught.value)
     saved = torch.load(str(caught.value).split("saved in ")[1].rstrip("."))
     assert all(value.isfinite().all() for value in saved["model"].values())
+    done = saved["trainer"]["iteration"] + 1
+    assert saved["trainer"]["batches_done"] == done  # not the bad one
     # From there it goes on, the image mended.
     assert train(make_config(tmp_path, 40), resume=True)["classification"]["top1"] > 25
 
@@ -197,6 +205,99 @@ def test_the_best_weights_are_kept(tmp_path, monkeypatch):
     )
     best = torch.load(tmp_path / "model_best.pth")
     assert best["metric"] == {"classification/top1": 60.0} and best["iteration"] == 7
+
+
+def test_evaluation_leaves_the_training_as_it_is(tmp_path, said):
+    for name, period in (("none", 0), ("often", 1)):
+        train(make_config(tmp_path / name, 6, eval_period=period))
+    assert said[str(tmp_path / "often")] == said[str(tmp_path / "none")]
+    ends = [torch.load(tmp_path / run / "model_final.pth") for run in ("none", "often")]
+    assert same(*ends)
+
+
+def test_a_run_that_was_killed_after_its_last_iteration(tmp_path):
+    options = {"ema": {"enabled": True, "decay": 0.9}}
+    results = train(make_config(tmp_path, 8, **options))
+    for name in ("model_final.pth", "model_final_ema.pth"):
+        os.remove(tmp_path / name)
+    (tmp_path / "last_checkpoint").write_text("model_0000007.pth")
+    assert train(make_config(tmp_path, 8, **options), resume=True) == results
+    assert (tmp_path / "model_final_ema.pth").exists()
+    assert torch.load(tmp_path / "model_final.pth")["trainer"]["iteration"] == 7
+    assert sorted(losses(tmp_path)) == list(range(8))
+
+
+def test_a_resumed_run_takes_the_config_s_learning_rate(tmp_path):
+    train(make_config(tmp_path, 4))
+    cfg = make_config(tmp_path, 8)
+    cfg.optimizer.lr = 0.5
+    train(cfg, resume=True)
+    rates = {row["iteration"]: row["lr"] for row in rows(tmp_path) if "lr" in row}
+    assert rates[3] < 0.003 and rates[4] == pytest.approx(0.25)  # half way down the cosine
+
+
+def test_resuming_with_another_optimizer(tmp_path):
+    cfg = make_config(tmp_path, 4)
+    cfg.optimizer._target_ = "torch.optim.SGD"
+    cfg.optimizer.momentum = 0.9
+    train(cfg)
+    with pytest.raises(CheckpointError, match=r"cannot go on from the checkpoint|does not fit"):
+        train(make_config(tmp_path, 8), resume=True)
+
+
+def test_resuming_with_other_data(tmp_path, caplog):
+    train(make_config(tmp_path, 4))
+    cfg = make_config(tmp_path, 8)
+    cfg.dataloader.train.dataset = records(13)
+    cfg.dataloader.train.total_batch_size = 3
+    train(cfg, resume=True)
+    assert "the order of the images begins anew" in caplog.text
+    assert sorted(losses(tmp_path)) == list(range(8))
+
+
+def test_labels_of_no_class(tmp_path):
+    cfg = make_config(tmp_path, 12)
+    cfg.dataloader.train.dataset = [
+        *records(11),
+        {"file_name": "odd.png", "label": 4, "image_id": 1},
+    ]
+    cfg.dataloader.train.mapper = Unchecked(is_train=True)
+    with pytest.raises(DataError, match=r"odd\.png has label 4, but the model has 4 classes"):
+        train(cfg)
+
+
+class Unchecked(Mapper):
+    def __call__(self, record):
+        return {**super().__call__({**record, "label": 0}), "label": record["label"]}
+
+
+def test_a_model_that_cannot_take_the_images(tmp_path):
+    cfg = make_config(tmp_path, 4)
+    cfg.model.in_chans = 4
+    with pytest.raises(ConfigError, match=r"The model cannot take what it is given \(.*B, 4, H, W"):
+        train(cfg)
+
+
+def test_memory_that_runs_out(tmp_path, monkeypatch):
+    def run_out(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(IwinClassifier, "forward_head", run_out)
+    with pytest.raises(TrainingError) as caught:
+        train(make_config(tmp_path, 4))
+    sentence = caught.value.sentence
+    assert "Out of memory with input of 4x3x16x16" in sentence
+    assert "use_checkpoint=True" in sentence and "short_edge_length" not in sentence
+    with pytest.raises(TrainingError, match=r"input of 3x16x16 .*dataloader\.test\.batch_size"):
+        do_test(cfg := make_config(tmp_path, 4), instantiate(cfg.model))
+
+
+def test_the_speed_is_told(tmp_path, caplog):
+    caplog.set_level("INFO")
+    train(make_config(tmp_path, 3, accumulation_steps=2))
+    first = rows(tmp_path)[0]  # those of later iterations are medians
+    assert first["images_per_second"] * first["time"] == pytest.approx(8)
+    assert re.search(r"eta: 0:00:00  epoch: 1\.00  iter: 2 .* images/s: \d", caplog.text)
 
 
 def in_process(folder):
