@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING
 from .timm_registration import register_when_imported
 
 if TYPE_CHECKING:
+    from .engine.classifier_predictor import ClassifierPredictor
     from .engine.predictor import Predictor
 
 __version__ = "0.1.0"
-__all__ = ["Predictor", "__version__"]
+__all__ = ["ClassifierPredictor", "Predictor", "__version__"]
 
 
 def __getattr__(name: str):
@@ -17,6 +18,10 @@ def __getattr__(name: str):
         from .engine.predictor import Predictor
 
         return Predictor
+    if name == "ClassifierPredictor":
+        from .engine.classifier_predictor import ClassifierPredictor
+
+        return ClassifierPredictor
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
