@@ -17,6 +17,7 @@ from ..data.video.mapper import VideoMapper
 from ..data.video.moving_shapes import MOTIONS, compose_moving_scene, draw_moving_scene
 from ..data.video.sampling import RandomClip
 from ..data.video.transforms import ShortSideResize
+from .long_list import measure_list, write_long_list
 from .table import against, table
 from .timing import time_in_turn
 
@@ -89,41 +90,63 @@ class _TorchVision:
 
 
 def benchmark_loader(rounds: int = 7) -> Iterator[str]:
-    """Time the mapper of the training recipe on one thread, each way to read in turn."""
+    """Time the mapper of the training recipe on one thread, then a list of a million videos."""
     with tempfile.TemporaryDirectory() as folder:
-        files = _write_clips(Path(folder))
-        options = {
-            _OURS: {},
-            _WHOLE: {"open_video": _WholeFile},
-            "torchvision.io.read_video": {"open_video": _TorchVision},
-            "TorchCodec": {"open_video": _TorchCodec},
-        }
-        candidates, reasons = {}, {}
-        for name, own in options.items():
-            run = partial(_load, _training_mapper(**own), files)
-            try:
-                run()
-                candidates[name] = run
-            except (ImportError, AttributeError, RuntimeError) as error:  # of missing libraries
-                reasons[name] = f"not here ({type(error).__name__})"
-        found = time_in_turn({_WHOLE: candidates.pop(_WHOLE), **candidates}, rounds, warmup=1)
-    rows = [
-        (
-            name,
-            f"{_CLIPS / found[name][0]:.1f}" if name in found else reasons[name],
-            against(f"{1 / found[name][1]:.2f}x", "1.5x" if name == _OURS else None)
-            if name in found
-            else "-",
-        )
-        for name in options
-    ]
+        yield from _time_clips(_write_clips(Path(folder)), rounds)
+    with tempfile.TemporaryDirectory() as folder:
+        yield from _measure_list(write_long_list(Path(folder)))
+
+
+def _time_clips(files: list[Path], rounds: int) -> list[str]:
+    """Each way to read in turn."""
+    options = {
+        _OURS: {},
+        _WHOLE: {"open_video": _WholeFile},
+        "torchvision.io.read_video": {"open_video": _TorchVision},
+        "TorchCodec": {"open_video": _TorchCodec},
+    }
+    candidates, reasons = {}, {}
+    for name, own in options.items():
+        run = partial(_load, _training_mapper(**own), files)
+        try:
+            run()
+            candidates[name] = run
+        except (ImportError, AttributeError, RuntimeError) as error:  # of missing libraries
+            reasons[name] = f"not here ({type(error).__name__})"
+    found = time_in_turn({_WHOLE: candidates.pop(_WHOLE), **candidates}, rounds, warmup=1)
+
+    def row(name: str) -> tuple[str, str, str]:
+        if name not in found:
+            return name, reasons[name], "-"
+        seconds, share = found[name]
+        gain = against(f"{1 / share:.2f}x", "1.5x" if name == _OURS else None)
+        return name, f"{_CLIPS / seconds:.1f}", gain
+
     encoder = {"libx264": "H.264", "libopenh264": "H.264"}.get(find_encoder(), "MPEG-4")
-    yield from table(
+    return table(
         f"Clips to train on, from {encoder} files of {_WIDTH}x{_HEIGHT}, {_SECONDS} s",
         ("frames from", "clips/s a core", "against the whole file"),
-        rows,
+        [row(name) for name in options],
         "32 frames, every second one, from a random place; short side 256, random resized crop to "
         "224, flip; the file is opened for each clip.",
+    )
+
+
+def _measure_list(path: Path) -> list[str]:
+    found = measure_list(path)
+    more = {name: f"{found[name] - found['imported']:.0f}" for name in ("peak", "together")}
+    return table(
+        f"A list of a million videos, {path.stat().st_size / 1e6:.0f} MB",
+        ("", "value"),
+        [
+            ("s until its records are there", against(f"{found['seconds']:.2f}", "2")),
+            ("MiB at the peak of that, beyond what importing takes", more["peak"]),
+            (
+                "MiB after it, beyond the same, parent and 4 workers together",
+                against(more["together"], "300"),
+            ),
+            ("MiB of a process that has only imported the same", f"{found['imported']:.0f}"),
+        ],
     )
 
 

@@ -28,7 +28,7 @@ class VideoFile:
     decoding them. To read frames, decoding begins at the keyframe before each and ends with it;
     what lies between is decoded, not converted or kept. A few kinds of files do not tell reliably
     when frames are shown (AVI, VP8, interlaced ones): those are decoded from the beginning, and
-    once more to count their frames.
+    once more to count their frames, and the times of these follow from the average rate.
 
     Frames are upright, as a player shows them, and RGB by the file's own colour space; transparency
     and the aspect ratio of pixels are left out. Where frames of different sizes are read at once,
