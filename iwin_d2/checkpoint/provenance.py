@@ -88,15 +88,15 @@ def class_names(content: Any) -> dict[str, list[str]]:
 
     Returns:
         Lists of names by what Detectron2's metadata call them: thing_classes, those of objects, and
-        stuff_classes, those of pixels; class_names are those of a classifier. Empty where the file
+        stuff_classes, those of pixels; classes are those of a classifier. Empty where the file
         does not say.
     """
-    kinds = ("thing_classes", "stuff_classes", "class_names")
+    kinds = ("thing_classes", "stuff_classes", "classes")
     found = {kind: _names(content, "metadata", kind) for kind in kinds}
     if not any(found.values()):
         weights = content.get("state_dict") if isinstance(content, Mapping) else None
         names = list(map(str, weights)) if isinstance(weights, Mapping) else []
-        heads = {"decode_head.": "stuff_classes", "cls_head.": "class_names"}
+        heads = {"decode_head.": "stuff_classes", "cls_head.": "classes"}
         kind = next(
             (heads[head] for head in heads if any(name.startswith(head) for name in names)),
             "thing_classes",

@@ -2,7 +2,7 @@
 
 Known from the checkpoint where it says so, else from the data sets of the config. Detectron2's
 metadata call classes of objects `thing_classes` and classes of pixels `stuff_classes`; those of
-classifiers are `class_names` here.
+classifiers are `classes` here (Detectron2 takes `class_names` for those of objects).
 """
 
 import logging
@@ -35,7 +35,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-_THINGS, _STUFF, _CLASSES = "thing_classes", "stuff_classes", "class_names"
+_THINGS, _STUFF, _CLASSES = "thing_classes", "stuff_classes", "classes"
 # What configs count classes with: which kinds, the argument that names a file, and what that has.
 _COUNTING = {
     num_coco_classes: ((_THINGS,), "json_file", "the annotations"),
@@ -49,7 +49,7 @@ def read_checkpoint_metadata(path: str):
     """What a checkpoint says of its classes, None where it says nothing.
 
     Under "metadata" that is a dict of `thing_classes`, `stuff_classes` or, of classifiers,
-    `class_names`, lists of names, and optionally `thing_dataset_id_to_contiguous_id`, a dict from
+    `classes`, lists of names, and optionally `thing_dataset_id_to_contiguous_id`, a dict from
     the data set's category ids to class numbers; files of OpenMMLab have names alone.
     """
     try:
@@ -137,12 +137,12 @@ def settle_num_classes(cfg: DictConfig, metadata=None) -> None:
 def find_metadata(cfg: DictConfig):
     """The metadata of the config's test or training set, reading its json if that is what it takes.
 
-    Of classifiers, `class_names` as their evaluator has them. None, with a warning, where neither
+    Of classifiers, `classes` as their evaluator has them. None, with a warning, where neither
     is at hand: classes are then numbers.
     """
     classes = _evaluator_classes(cfg)
     if classes is not None:
-        return Metadata(name="evaluator", class_names=classes)
+        return Metadata(name="evaluator", classes=classes)
     for part in ("test", "train"):
         try:
             metadata = _dataset_metadata(cfg.dataloader[part].dataset.names)

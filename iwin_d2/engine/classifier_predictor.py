@@ -126,7 +126,7 @@ class ClassifierPredictor:
         of the config, read at the first use; None, with a warning, where they are not known.
         """
         metadata = self._checkpoint_metadata or find_metadata(self.cfg)
-        names = metadata.get("class_names") if metadata is not None else None
+        names = metadata.get("classes") if metadata is not None else None
         if names and len(names) != self.model.num_classes:
             logger.warning(
                 "%d names of classes are known, but the model has %d: classes are numbers.",

@@ -127,9 +127,9 @@ def test_checkpoints_say_what_the_training_set_does(data_set):
         ),
         (
             {"meta": {"CLASSES": tuple(CLASSES)}, "state_dict": {"cls_head.x": torch.zeros(1)}},
-            "class_names",
+            "classes",
         ),
-        ({"metadata": {"class_names": CLASSES}}, "class_names"),
+        ({"metadata": {"classes": CLASSES}}, "classes"),
         ({"meta": {"CLASSES": tuple(CLASSES)}, "state_dict": [1]}, "thing_classes"),
     ],
 )
@@ -137,7 +137,7 @@ def test_checkpoints_of_all_tasks_are_told_apart(tmp_path, content, kind):
     torch.save(content, tmp_path / "x.pth")
     found = read_checkpoint_metadata(str(tmp_path / "x.pth"))
     assert found.get(kind) == CLASSES
-    others = {"stuff_classes", "thing_classes", "class_names"} - {kind}
+    others = {"stuff_classes", "thing_classes", "classes"} - {kind}
     assert not any(found.get(other) for other in others)
 
 
@@ -169,7 +169,7 @@ def test_a_classifier_s_names_take_the_place_of_its_data(count, message):
     cfg = classifier(count)
     with pytest.raises(ConfigError, match=message):
         settle_num_classes(cfg, Metadata(name="a", thing_classes=["of objects"]))
-    settle_num_classes(cfg, Metadata(name="b", class_names=["a", "b", "c"]))
+    settle_num_classes(cfg, Metadata(name="b", classes=["a", "b", "c"]))
     assert cfg.model.num_classes == 3
 
 
@@ -183,10 +183,10 @@ def test_without_names_a_classifier_s_folders_are_counted(tmp_path):
 
 def test_a_classifier_s_names_are_its_evaluator_s(tmp_path):
     cfg = classifier(2, class_names=CLASSES)
-    assert training_classes(cfg) == {"class_names": CLASSES}
-    assert find_metadata(cfg).class_names == CLASSES
+    assert training_classes(cfg) == {"classes": CLASSES}
+    assert find_metadata(cfg).classes == CLASSES
     torch.save({"model": {}, "metadata": training_classes(cfg)}, tmp_path / "x.pth")
-    assert read_checkpoint_metadata(str(tmp_path / "x.pth")).class_names == CLASSES
+    assert read_checkpoint_metadata(str(tmp_path / "x.pth")).classes == CLASSES
 
 
 def test_names_that_cannot_be_read_are_none():

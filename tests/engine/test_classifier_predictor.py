@@ -16,7 +16,7 @@ from iwin_d2.d2.config import LazyCall as L
 from iwin_d2.d2.config import LazyConfig, instantiate
 from iwin_d2.d2.data import build_detection_test_loader
 from iwin_d2.data.classification.evaluator import ClassificationEvaluator
-from iwin_d2.data.classification.image_folder import num_image_folder_classes
+from iwin_d2.data.classification.image_folder import image_folder_classes, num_image_folder_classes
 from iwin_d2.data.classification.image_mapper import ImageMapper
 from iwin_d2.data.video.mapper import VideoMapper
 from iwin_d2.data.video.sampling import SpacedClips
@@ -156,9 +156,9 @@ def test_mixed_precision_gives_float32(image_config, tmp_path):
 
 
 def test_a_checkpoint_with_names_needs_no_data(image_config, tmp_path):
-    weights = save(image_config, tmp_path / "x.pth", metadata={"class_names": list("abcd")})
+    weights = save(image_config, tmp_path / "x.pth", metadata={"classes": list("abcd")})
     image_config.model.num_classes = L(num_image_folder_classes)(root="nowhere")
-    image_config.dataloader.evaluator.class_names = "???"
+    image_config.dataloader.evaluator.class_names = L(image_folder_classes)(root="nowhere")
     LazyConfig.save(image_config, str(tmp_path / "config.yaml"))
     for given in (image_config, tmp_path / "config.yaml"):
         predictor = ClassifierPredictor(given, weights)
@@ -176,14 +176,14 @@ def test_without_names_classes_are_numbers(image_config, tmp_path, caplog):
 
 
 def test_names_of_another_number_are_not_believed(image_config, tmp_path):
-    weights = save(image_config, tmp_path / "x.pth", metadata={"class_names": ["a", "b"]})
+    weights = save(image_config, tmp_path / "x.pth", metadata={"classes": ["a", "b"]})
     assert ClassifierPredictor(image_config, weights).class_names is None
 
 
 def test_training_writes_the_names(tmp_path):
     do_train(make_config(tmp_path, max_iter=1))
     content = torch.load(tmp_path / "model_final.pth", weights_only=True)
-    assert content["metadata"] == {"class_names": list(NAMES)}
+    assert content["metadata"] == {"classes": list(NAMES)}
 
 
 # ---- videos -------------------------------------------------------------------------------------
