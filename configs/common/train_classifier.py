@@ -12,6 +12,8 @@ train.update(
     # batch is mixed; how often by CutMix where both are wanted.
     mixing={"mixup": 0.0, "cutmix": 0.0, "probability": 1.0, "switch_probability": 0.5},
 )
+# Several processes: each holds a part of weights, gradients and the optimizer's state (FSDP2).
+train["fsdp"] = {"enabled": False}
 train["checkpointer"]["period"] = None
 del train["test_time_augmentation"], train["val_loss_period"]
 train.pop("sliding_window", None)

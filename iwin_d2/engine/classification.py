@@ -29,6 +29,7 @@ from .hooks import BestWeights, ModelEMA, PeriodicCheckpointer, tidy_metrics
 from .memory import explain_out_of_memory
 from .model_check import explain_misfit
 from .reproducible import use_deterministic_algorithms
+from .sharding import Shards
 from .tensorboard import make_writers
 from .training import build_optimizer, distribute, load_start, save_now, scale_learning_rate
 
@@ -130,8 +131,11 @@ def do_train(cfg, resume: bool = False) -> dict:
     checkpointer.metadata = training_classes(cfg)
     run = _Run(cfg, settings, state, checkpointer)
     run.start = load_start(cfg, checkpointer, state, resume)
-    with explain_out_of_memory(model, classifier=True):
-        run.train(distribute(cfg, model))
+    if settings.fsdp and comm.get_world_size() > 1:
+        state.shards = Shards(model, optimizer)
+    trained = state.shards.model if state.shards else distribute(cfg, model)
+    with explain_out_of_memory(trained, classifier=True):
+        run.train(trained)
     return run.results
 
 
@@ -212,6 +216,8 @@ class _Run:
 
     def _after_iteration(self, storage: EventStorage) -> None:
         train, done = self._cfg.train, self._state.iter + 1
+        if done % train.checkpointer.period == 0 or done == train.max_iter:
+            self._gather(optimizer=True)
         if comm.is_main_process():
             self._periodic.step(self._state.iter)
         if train.eval_period > 0 and done % train.eval_period == 0 and done < train.max_iter:
@@ -219,6 +225,7 @@ class _Run:
 
     def _at_end(self, storage: EventStorage) -> None:
         """What may be left to do also where the training was killed after its last iteration."""
+        self._gather(optimizer=True)
         main = comm.is_main_process()
         path = os.path.join(self._checkpointer.save_dir, "model_final.pth")
         if main and not os.path.exists(path):
@@ -228,10 +235,13 @@ class _Run:
         self._evaluate(storage)
 
     def _evaluate(self, storage: EventStorage) -> None:
+        self._gather(optimizer=False)
         ema = self._state.ema
         model = ema.model if ema else self._checkpointer.model
         self.results.clear()
-        self.results.update(do_test(self._cfg, model))
+        self.results.update(do_test(self._cfg, model.to(self._cfg.train.device)))
+        if self._state.shards:
+            model.to("cpu")
         flat = flatten_results_dict(self.results)
         flat = {name: value for name, value in flat.items() if math.isfinite(value)}
         if flat and comm.is_main_process():
@@ -239,7 +249,12 @@ class _Run:
             if self._best:
                 self._best.consider(flat, model, self._state.iter)
 
+    def _gather(self, optimizer: bool) -> None:
+        if self._state.shards:
+            self._state.shards.gather(optimizer)
+
     def _save_now(self) -> str:
+        self._gather(optimizer=True)
         path = save_now(self._checkpointer, self._state) if comm.is_main_process() else ""
         comm.synchronize()  # the first to end would have the others ended, who may be saving
         return path

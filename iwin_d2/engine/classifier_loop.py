@@ -25,6 +25,7 @@ from .hooks import ModelEMA
 from .interrupt import StopRequest
 from .model_check import explain_misfit
 from .reproducible import seed_everything
+from .sharding import Shards, whole
 from .training import explain_optimizer_of_checkpoint
 
 __all__ = ["TrainingState", "train"]
@@ -50,6 +51,8 @@ class TrainingState:
         seed: of the model's random numbers.
         unit: "clip" or "image", what the loader loads.
         batches_done: batches of all finished iterations.
+        shards: of model and optimizer, where each process holds a part; then `gather` goes before
+            `state_dict`.
         resumed: whether it is a checkpoint's, and the optimizer has not stepped since.
     """
 
@@ -66,6 +69,7 @@ class TrainingState:
         self.seed = int(comm.shared_random_seed() if seed is None else seed)
         self.unit = "clip" if loader.unit == "video" else "image"
         self.batches_done = 0
+        self.shards: Shards | None = None
         self.resumed = False
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
@@ -84,7 +88,9 @@ class TrainingState:
         """For a checkpoint."""
         return {
             "iteration": self.iter,
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": (
+                self.shards.optimizer_state if self.shards else self.optimizer.state_dict()
+            ),
             "scaler": self.scaler.state_dict(),
             "ema": self.ema.state_dict() if self.ema else None,
             "seed": self.seed,
@@ -122,7 +128,7 @@ class TrainingState:
         if clip_grad is not None:
             self.scaler.unscale_(self.optimizer)
             parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-            norm = nn.utils.clip_grad_norm_(parameters, clip_grad).item()
+            norm = float(whole(nn.utils.clip_grad_norm_(parameters, clip_grad)))
         with explain_optimizer_of_checkpoint() if self.resumed else nullcontext():
             self.scaler.step(self.optimizer)
         self.scaler.update()

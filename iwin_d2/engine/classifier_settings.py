@@ -71,11 +71,13 @@ class ClassifierSettings:
         common: what the loop of detectors and segmenters reads, too.
         label_smoothing: the share of a label that is spread over all classes.
         mixing: of the batches in training.
+        fsdp: whether each process holds a part of the model (see sharding.py).
     """
 
     common: TrainSettings
     label_smoothing: float
     mixing: Mixing
+    fsdp: bool
 
     @classmethod
     def read(cls, train: DictConfig) -> "ClassifierSettings":
@@ -105,6 +107,7 @@ class ClassifierSettings:
             common=TrainSettings.read(train),
             label_smoothing=_number("train.label_smoothing", train.get("label_smoothing", 0.0), 1),
             mixing=Mixing(**mixing),
+            fsdp=_fsdp(train),
         )
 
     def autocast_dtype(self, device: torch.device) -> torch.dtype:
@@ -152,6 +155,18 @@ def set_iterations(cfg: DictConfig, images: int) -> None:
         "%d iterations of %d, %.2f epochs of %d",
         *(train.max_iter, step, train.max_iter * step / images, images),
     )
+
+
+def _fsdp(train: DictConfig) -> bool:
+    enabled = OmegaConf.select(train, "fsdp.enabled")
+    if enabled not in (None, True, False):
+        raise ConfigError(f"train.fsdp.enabled={enabled} makes no sense: set it to True or False.")
+    if enabled and OmegaConf.select(train, "ema.enabled"):
+        raise ConfigError(
+            "train.ema.enabled=True does not go with train.fsdp.enabled=True, where no process "
+            "holds all weights to average: set one of them to False."
+        )
+    return bool(enabled)
 
 
 def _number(path: str, value, high: float) -> float:
