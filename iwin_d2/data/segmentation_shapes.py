@@ -53,8 +53,8 @@ def generate_segmentation_dataset(
     seed: int = 0,
     force: bool = False,
     *,
-    max_objects: int = 3,
-    sizes: tuple[float, float] = (0.35, 0.75),
+    max_objects: int = 2,
+    sizes: tuple[float, float] = (0.4, 0.8),
 ) -> SegmentationPaths:
     """Generate images of textured shapes with label images, or reuse those that are there.
 

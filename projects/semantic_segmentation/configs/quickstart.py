@@ -20,17 +20,20 @@ dataset.update(
     classes="datasets/quickstart_segmentation/classes.txt",
 )
 dataloader.evaluator.save_labels = True  # to be drawn
-# The images are taken as they are, nearly. What is upside down is the same shape.
+# The images are taken as they are. Colours say nothing of these classes; what is upside down is the
+# same shape.
 use_sizes(dataloader, scale=(80, 80), crop=(80, 80), short_side=80, long_side=80)
-dataloader.train.mapper.augmentations[0].ratio_range = (0.9, 1.1)
-dataloader.train.mapper.augmentations.insert(3, L(T.RandomFlip)(horizontal=False, vertical=True))
+_resize, _crop, _flip, _, _pad = dataloader.train.mapper.augmentations
+_resize.ratio_range = (1.0, 1.0)
+_upside_down = L(T.RandomFlip)(horizontal=False, vertical=True)
+dataloader.train.mapper.augmentations = [_resize, _crop, _flip, _upside_down, _pad]
 dataloader.train.total_batch_size = 8
 
 model.backbone.window_size = 5  # divides the maps, of 20, 10 and 5 px
 
 optimizer.lr = 2e-3
 train.seed = 1
-train.max_iter = 3000
+train.max_iter = 4000
 train.eval_period = 0
-train.checkpointer.period = 1500
+train.checkpointer.period = 2000
 train.output_dir = "./output/upernet_quickstart"
