@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draw the predictions of a detector or a semantic segmenter on images or on a video.
+"""Draw the predictions of a detector, a segmenter or a classifier on images or on a video.
 
     tools/demo.py --config-file FILE --weights FILE --input PATHS --output DIR [key=value ...]
     tools/demo.py --config-file FILE --weights FILE --video-input FILE --output FILE [key=value ...]
@@ -14,13 +14,17 @@ Of a video that is damaged further on, the frames before that; the exit status i
 Of a detector, the json is in COCO's results format (image_id counts the images from 1). Of a
 semantic segmenter, it lists the classes of each image with their pixels and shares; the pictures
 have a legend, and labels/NAME.png holds the class number of each pixel of the image.
+
+Of a classifier, the classes of the highest scores are listed and drawn. A classifier of videos
+classifies the whole video by the test's clips and crops (printed, and in the json of
+--predictions), and the last clip of frames again and again while it runs (drawn, and in the json).
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-from iwin_d2 import Predictor
+from iwin_d2 import ClassifierPredictor, Predictor
 from iwin_d2.engine.cli import count, make_output_dir, run_tool, score, start_logs
 from iwin_d2.engine.predict import (
     LABELS,
@@ -31,8 +35,9 @@ from iwin_d2.engine.predict import (
     predict_video,
     video_output,
 )
+from iwin_d2.engine.predict_clips import open_frames, predict_clips
+from iwin_d2.engine.predictor_setup import as_config, is_classifier_config
 from iwin_d2.engine.segment_drawing import OPACITY
-from iwin_d2.engine.video import VideoReader
 from iwin_d2.errors import ConfigError
 
 
@@ -49,7 +54,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--input", nargs="+", metavar="PATH", help="image files, folders")
-    source.add_argument("--video-input", metavar="FILE", help="a video file")
+    source.add_argument(
+        "--video-input",
+        metavar="FILE",
+        help="a video file; of classifiers of videos also a folder of frames",
+    )
     parser.add_argument(
         "--output",
         required=True,
@@ -65,6 +74,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         type=score,
         metavar="SHARE",
         help=f"of segmenters' colours, 0 for contours alone, 1 for no image ({OPACITY:g})",
+    )
+    parser.add_argument(
+        "--top", type=count(1), metavar="N", help="of classifiers: classes that are shown (5)"
+    )
+    parser.add_argument(
+        "--every",
+        type=count(1),
+        metavar="N",
+        help="of classifiers of videos: frames from one prediction to the next (a quarter of a "
+        "clip)",
     )
     parser.add_argument("--device", help="cpu or cuda; the config's if not given")
     parser.add_argument(
@@ -107,7 +126,12 @@ def _on_images(args: argparse.Namespace) -> Summary:
     output = Path(args.output)
     make_output_dir(args.output, setting="--output")
     check_no_input_overwritten(paths, output)
-    summary = predict_files(_predictor(args, overrides), paths, output, **_settings(args))
+    predictor = _predictor(args, overrides)
+    if args.every is not None:
+        raise ConfigError("--every is for videos (--video-input): leave it out.")
+    if isinstance(predictor, ClassifierPredictor) and predictor.takes_videos:
+        raise ConfigError("The model classifies videos: give one with --video-input.")
+    summary = predict_files(predictor, paths, output, **_settings(args))
     for sentence in summary.problems:
         print(f"Skipped: {sentence}", file=sys.stderr)
     print(
@@ -121,7 +145,7 @@ def _on_images(args: argparse.Namespace) -> Summary:
 
 def _on_video(args: argparse.Namespace) -> Summary:
     source = Path(args.video_input)
-    with VideoReader(source):  # before the model is built, which takes longer
+    with open_frames(source):  # before the model is built, which takes longer
         pass
     output = video_output(source, Path(args.output))
     results = Path(args.predictions) if args.predictions else None
@@ -129,11 +153,10 @@ def _on_video(args: argparse.Namespace) -> Summary:
         if path is not None:
             make_output_dir(str(path.parent), setting)
     predictor = _predictor(args, [])
-    summary = predict_video(predictor, source, output, results_file=results, **_settings(args))
-    for sentence in summary.problems:
-        print(
-            f"{sentence} {output} holds the {summary.images} frames before that.", file=sys.stderr
-        )
+    if isinstance(predictor, ClassifierPredictor) and predictor.takes_videos:
+        summary = _on_clips(args, predictor, source, output, results)
+    else:
+        summary = _on_frames(args, predictor, source, output, results)
     print(
         f"{_counts(summary, 'frames')}, {summary.speed:.2f} frames/s, drawn in {output}"
         + (f", listed in {results}" if results else "")
@@ -141,27 +164,73 @@ def _on_video(args: argparse.Namespace) -> Summary:
     return summary
 
 
+def _on_frames(
+    args: argparse.Namespace,
+    predictor: Predictor | ClassifierPredictor,
+    source: Path,
+    output: Path,
+    results: Path | None,
+) -> Summary:
+    """Predict each frame by itself."""
+    if args.every is not None:
+        raise ConfigError("--every is for classifiers of videos: leave it out.")
+    if source.is_dir():
+        raise ConfigError(
+            f"--video-input {source} is a folder, which only classifiers of videos take for a "
+            f"video: give --input {source}."
+        )
+    summary = predict_video(predictor, source, output, results_file=results, **_settings(args))
+    for sentence in summary.problems:
+        print(
+            f"{sentence} {output} holds the {summary.images} frames before that.", file=sys.stderr
+        )
+    return summary
+
+
+def _on_clips(
+    args: argparse.Namespace,
+    predictor: ClassifierPredictor,
+    source: Path,
+    output: Path,
+    results: Path | None,
+) -> Summary:
+    """Classify the video, and its clips one after the other."""
+    for value, name in (
+        (args.confidence_threshold, "confidence-threshold"),
+        (args.opacity, "opacity"),
+    ):
+        if value is not None:
+            raise ConfigError(f"--{name} is not for classifiers: leave it out.")
+    summary = predict_clips(
+        predictor, source, output, results_file=results, every=args.every, top=args.top
+    )
+    for sentence in summary.problems:
+        print(sentence, file=sys.stderr)
+    for found in summary.whole or ():
+        print(f"{100 * found.score:5.1f} %  {found.name}")
+    return summary
+
+
 def _counts(summary: Summary, noun: str) -> str:
     if summary.segmented:
         return f"{summary.images} {noun} segmented"
+    if summary.classified and summary.predictions == summary.images:
+        return f"{summary.images} {noun} classified"
     return f"{summary.predictions} predictions on {summary.images} {noun}"
 
 
-def _predictor(args: argparse.Namespace, overrides: list[str]) -> Predictor:
+def _predictor(args: argparse.Namespace, overrides: list[str]) -> Predictor | ClassifierPredictor:
     start_logs(None)
-    return Predictor(
-        args.config_file,
-        args.weights or None,
-        overrides + args.opts,
-        device=args.device,
-        amp=args.amp,
-    )
+    cfg = as_config(args.config_file, overrides + args.opts)
+    kind = ClassifierPredictor if is_classifier_config(cfg) else Predictor
+    return kind(cfg, args.weights or None, device=args.device, amp=args.amp)
 
 
 def _settings(args: argparse.Namespace) -> dict:
     return {
         "threshold": args.confidence_threshold,
         "opacity": args.opacity,
+        "top": args.top,
         "batch_size": args.batch_size,
         "workers": args.workers,
     }

@@ -20,6 +20,7 @@ from torch import Tensor
 from ..d2.evaluation import inference_context
 from ..data.classification.image_mapper import ImageMapper
 from ..data.video.frame_stack import FrameStack
+from ..data.video.transforms import ShortSideResize, ThreeCrops
 from ..errors import ConfigError, DataError, UserError
 from .class_names import find_metadata
 from .classifier_inputs import InputMaker, Scorer
@@ -113,6 +114,8 @@ class ClassifierPredictor:
         self.cfg, self.weights, self.device = loaded.cfg, loaded.weights, loaded.device
         self.model, self.mapper = loaded.model, loaded.mapper
         self.takes_videos = getattr(self.mapper, "unit", "image") == "video"
+        if self.takes_videos:
+            _resize_early(self.mapper)
         self._amp_dtype, self._checkpoint_metadata = loaded.amp_dtype, loaded.metadata
         data = cfg.dataloader
         make_inputs = InputMaker(
@@ -265,6 +268,11 @@ class ClassifierPredictor:
         mapper.sampler = sampler or mapper.sampler
         return mapper({"file_name": "The clip", "image_id": 0})
 
+    def shrink(self, frame: Tensor) -> Tensor:
+        """A frame of a video, uint8 Tensor[3, H, W], as small as the mapper makes it at first."""
+        resize = getattr(self.mapper, "resize", None)
+        return frame if resize is None else resize(frame)
+
     def predict_inputs(self, inputs: list[dict[str, Any]]) -> list[dict[str, Tensor]]:
         """Classify one batch of prepared inputs.
 
@@ -314,6 +322,18 @@ class ClassifierPredictor:
             path = Path(folder) / "image.bmp"
             Image.fromarray(pixels).save(path)
             return self._map_file(str(path), "image")
+
+
+def _resize_early(mapper: Any) -> None:
+    """Have frames made small when they are read where the first transform would do it to clips.
+
+    So the many frames of a video's test views are never held in full size; the result is the same.
+    """
+    transforms = getattr(mapper, "transforms", None)
+    if transforms and getattr(mapper, "resize", mapper) is None:
+        first = transforms[0]
+        if isinstance(first, (ShortSideResize, ThreeCrops)):
+            mapper.resize = ShortSideResize(first.size)
 
 
 def _frames(source: Any, array_format: str) -> list[Tensor]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DataError
+from .classifier_predictor import ClassifierPredictor, ClassScore
 from .images import read_rgb
 from .pipeline import Progress, ordered_map
 from .prediction_files import (
@@ -43,10 +44,12 @@ class Summary:
 
     Attributes:
         images: images or frames that were predicted.
-        predictions: on all of them together; of a segmenter, one for each.
+        predictions: on all of them together; of a segmenter or a classifier, one for each.
         speed: images a second, from the first reading to the last writing.
         problems: a sentence for each image that was left out, or for the damage in a video.
         segmented: whether the model is a semantic segmenter; False where it did not predict.
+        classified: whether it is a classifier.
+        whole: what a classifier of videos says of the video; None where there is none.
     """
 
     images: int = 0
@@ -54,15 +57,18 @@ class Summary:
     speed: float = 0.0
     problems: list[str] = field(default_factory=list)
     segmented: bool = False
+    classified: bool = False
+    whole: list[ClassScore] | None = None
 
 
 def predict_files(
-    predictor: Predictor,
+    predictor: Predictor | ClassifierPredictor,
     paths: Sequence[Path],
     output: Path,
     *,
     threshold: float | None = None,
     opacity: float | None = None,
+    top: int | None = None,
     batch_size: int = 1,
     workers: int = 2,
 ) -> Summary:
@@ -73,7 +79,8 @@ def predict_files(
 
     Of a detector, predictions.json holds COCO results. Of a semantic segmenter, a record for each
     image lists the classes that occur with their pixels and their share, and names the label image
-    in `labels`: class numbers, in pixels of the file.
+    in `labels`: class numbers, in pixels of the file. Of a classifier, a record lists the classes
+    of the highest scores.
 
     Args:
         predictor: of images.
@@ -81,6 +88,7 @@ def predict_files(
         output: an existing folder.
         threshold: predictions of a detector with a lower score are left out; 0.5 if None.
         opacity: of a segmenter's colours, from 0 to 1; that of `draw_segments` if None.
+        top: classes that are shown, of a classifier; five if None.
         batch_size: the most images in one pass of the model; does not change predictions.
         workers: threads that read images, and as many that draw; 0 for none.
 
@@ -89,6 +97,7 @@ def predict_files(
         DataError: `output` cannot be written to.
     """
     summary, progress = Summary(), Progress("images", len(paths))
+    summary.classified = isinstance(predictor, ClassifierPredictor)
     names = picture_names(paths)
 
     def load(number: int) -> tuple[int, dict | DataError]:
@@ -112,7 +121,8 @@ def predict_files(
             readable(), batch_size, lambda item: item[1]
         ):
             if report is None:
-                report = make_report(predictor, found, threshold=threshold, opacity=opacity)
+                options = {"threshold": threshold, "opacity": opacity, "top": top}
+                report = make_report(predictor, found, **options)
                 if isinstance(report, SegmentationReport):
                     check_no_input_overwritten(paths, output / LABELS)
                     make_folder(output / LABELS)
@@ -147,13 +157,14 @@ def predict_files(
 
 
 def predict_video(
-    predictor: Predictor,
+    predictor: Predictor | ClassifierPredictor,
     path: Path,
     output: Path,
     *,
     results_file: Path | None = None,
     threshold: float | None = None,
     opacity: float | None = None,
+    top: int | None = None,
     batch_size: int = 1,
     workers: int = 2,
 ) -> Summary:
@@ -171,16 +182,17 @@ def predict_video(
             of files: image_id counts the frames from 1, "time" is that of the frame in seconds.
         threshold: as for `predict_files`.
         opacity: as for `predict_files`.
+        top: as for `predict_files`.
         batch_size: the most frames in one pass of the model; does not change predictions.
         workers: threads that prepare frames, and as many that draw; 0 for none.
 
     Raises:
-        ConfigError: `output` has another ending, the model is neither a detector nor a segmenter,
-            or an argument is not for it.
+        ConfigError: `output` has another ending, the model is none of images, or an argument is
+            not for it.
         DataError: the video cannot be read at all, or a file cannot be written.
     """
     check_video_output(output)
-    summary = Summary()
+    summary = Summary(classified=isinstance(predictor, ClassifierPredictor))
 
     def load(numbered: tuple[int, Frame]) -> tuple[int, Frame, dict]:
         number, frame = numbered
@@ -190,7 +202,7 @@ def predict_video(
         report = None
         for item, found in predictor.predict_stream(loaded, batch_size, lambda item: item[2]):
             if report is None:
-                options = {"threshold": threshold, "opacity": opacity}
+                options = {"threshold": threshold, "opacity": opacity, "top": top}
                 report = make_report(predictor, found, **options, video=True)
                 summary.segmented = isinstance(report, SegmentationReport)
             yield report, *item[:2], found

@@ -20,6 +20,7 @@ __all__ = [
     "make_folder",
     "open_results",
     "picture_names",
+    "sentence_if_not_written",
     "video_output",
     "write_labels",
     "write_picture",
@@ -54,7 +55,7 @@ class ResultsFile:
 
     def _write(self, text: str) -> None:
         if self._file is not None:
-            with _sentence_if_not_written(self._path):
+            with sentence_if_not_written(self._path):
                 self._file.write(text)
 
 
@@ -68,7 +69,7 @@ def open_results(path: Path | None) -> Iterator[ResultsFile]:
     if path is None:
         yield ResultsFile(None, None)
         return
-    with _sentence_if_not_written(path), atomic_write(path, "w") as file:
+    with sentence_if_not_written(path), atomic_write(path, "w") as file:
         results = ResultsFile(file, path)
         yield results
         results.finish()
@@ -80,7 +81,7 @@ def write_picture(image: np.ndarray, path: Path) -> None:
     Raises:
         DataError: it cannot be written.
     """
-    with _sentence_if_not_written(path), atomic_write(path) as file:
+    with sentence_if_not_written(path), atomic_write(path) as file:
         # Packed a few percent less tightly than by default, in a third of the time.
         Image.fromarray(image).save(file, format="PNG", compress_level=3)
 
@@ -99,7 +100,7 @@ def write_labels(labels: np.ndarray, path: Path, num_classes: int = 0) -> None:
         DataError: it cannot be written.
     """
     large = num_classes > 255 or labels.max(initial=0) > 254
-    with _sentence_if_not_written(path), atomic_write(path) as file:
+    with sentence_if_not_written(path), atomic_write(path) as file:
         Image.fromarray(labels.astype(np.uint16 if large else np.uint8)).save(file, format="PNG")
 
 
@@ -109,12 +110,13 @@ def make_folder(path: Path) -> None:
     Raises:
         DataError: it cannot be made.
     """
-    with _sentence_if_not_written(path):
+    with sentence_if_not_written(path):
         path.mkdir(exist_ok=True)
 
 
 @contextmanager
-def _sentence_if_not_written(path: Path) -> Iterator[None]:
+def sentence_if_not_written(path: Path) -> Iterator[None]:
+    """Within the block, turn errors of writing a file into a DataError."""
     try:
         yield
     except OSError as error:

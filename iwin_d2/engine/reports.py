@@ -1,4 +1,4 @@
-"""What is shown of predictions: a picture and records of an image, of objects or of segments."""
+"""What is shown of predictions: a picture and records, of objects, segments or whole images."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -10,14 +10,26 @@ from ..d2.evaluation import instances_to_coco_json
 from ..errors import ConfigError
 from ..modeling.segmentation_inference import predicted_labels
 from .class_names import dataset_ids
+from .classifier_predictor import ClassifierPredictor, ClassScore
 from .drawing import draw_predictions, legible_scale
 from .outputs import is_segmentation
 from .predictor import Predictor
+from .score_bars import draw_scores, enlarge
 from .segment_drawing import OPACITY, draw_segments, segment_color, share_text
 from .segment_legend import Entry, LegendGrid
 
-__all__ = ["DetectionReport", "Report", "SegmentationReport", "Shown", "make_report"]
+__all__ = [
+    "TOP",
+    "ClassificationReport",
+    "DetectionReport",
+    "Report",
+    "SegmentationReport",
+    "Shown",
+    "class_records",
+    "make_report",
+]
 
+TOP = 5  # classes of an image that are shown
 _THRESHOLD = 0.5
 _MOST_ENTRIES = 40  # of a legend; models that have not learnt much find a bit of everything
 _VIDEO_LINES = 5  # of a legend below a video
@@ -54,11 +66,12 @@ class Report(Protocol):
 
 
 def make_report(
-    predictor: Predictor,
+    predictor: Predictor | ClassifierPredictor,
     output: Mapping[str, Any],
     *,
     threshold: float | None = None,
     opacity: float | None = None,
+    top: int | None = None,
     video: bool = False,
 ) -> Report:
     """Choose what to show by a model's output.
@@ -68,11 +81,19 @@ def make_report(
         output: for one image.
         threshold: predictions of a lower score are left out, of a detector; 0.5 for None.
         opacity: of the colours of a segmentation; `OPACITY` for None.
+        top: classes of an image that are shown, of a classifier; five for None.
         video: whether pictures are frames, which are all to have the same size.
 
     Raises:
         ConfigError: the output is of another kind, or an argument is not for this one.
     """
+    if isinstance(predictor, ClassifierPredictor):
+        for value, name in ((threshold, "--confidence-threshold"), (opacity, "--opacity")):
+            if value is not None:
+                raise ConfigError(f"{name} is not for classifiers: leave it out.")
+        return ClassificationReport(predictor, TOP if top is None else top)
+    if top is not None:
+        raise ConfigError("--top is for classifiers: leave it out.")
     if not is_segmentation(output):
         if opacity is not None:
             raise ConfigError("--opacity is for semantic segmenters, but the model is a detector.")
@@ -186,3 +207,21 @@ class SegmentationReport:
         grid = LegendGrid(width, self._names or ["class 000"])
         lines = grid.lines(self.num_classes) if self.num_classes else _VIDEO_LINES
         return grid, min(lines, _VIDEO_LINES)
+
+
+class ClassificationReport:
+    """Draws the classes of the highest scores below an image, and lists them."""
+
+    def __init__(self, predictor: ClassifierPredictor, top: int = TOP):
+        self._predictor, self._top = predictor, top
+
+    def __call__(self, pixels: np.ndarray, output: Mapping, image_id: int, **more) -> Shown:
+        found = self._predictor.top(output, self._top)
+        picture = enlarge(pixels, legible_scale(pixels))
+        picture = np.concatenate([picture, draw_scores(found, picture.shape[1])])
+        return Shown(picture, [{"image_id": image_id, "classes": class_records(found), **more}])
+
+
+def class_records(found: Sequence[ClassScore]) -> list[dict]:
+    """Classes and their scores for a json file."""
+    return [{"class": c.number, "name": c.name, "score": round(c.score, 6)} for c in found]
