@@ -2,7 +2,7 @@
 """Measure speed and memory; each table compares alternatives within one run.
 
 tools/benchmark.py ops|backbone|video|profile [--device cuda] [--dtype bfloat16]
-tools/benchmark.py detector|segmentation|quickstart|frameworks|loading|loader|all
+tools/benchmark.py detector|segmentation|classifier|quickstart|frameworks|loading|loader|all
 """
 
 import argparse

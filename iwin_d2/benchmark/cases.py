@@ -24,6 +24,7 @@ CASES: dict[str, Callable[..., Iterable[str]]] = {
         "profile",
         "detector",
         "segmentation",
+        "classifier",
         "quickstart",
         "frameworks",
         "loading",

@@ -17,6 +17,7 @@ def compare(
     rounds: int,
     note: str = "",
     goals: Mapping[str, str] | None = None,
+    items: tuple[int, str] | None = None,
 ) -> list[str]:
     """Time models in turn, and measure the memory of each.
 
@@ -26,6 +27,8 @@ def compare(
         rounds: timings of each.
         note: for below the table, before the rates.
         goals: what ratios of time are to reach.
+        items: of a run, and what a column is called that tells how many of them a second: (8,
+            "images/s"); None for no such column.
 
     Returns:
         the lines of a table.
@@ -36,10 +39,12 @@ def compare(
         (
             name,
             f"{1000 * seconds:.0f}",
+            *([f"{items[0] / seconds:.1f}"] if items else []),
             against(f"{ratio:.2f}", (goals or {}).get(name)),
             f"{peaks[name]:.0f}",
         )
         for name, (seconds, ratio) in times.items()
     ]
     note = f"{note} In the same rounds: {rates.describe()}.".lstrip()
-    return table(title, ("", "median ms", "time / ours", "peak MiB"), rows, note)
+    rate = [items[1]] if items else []
+    return table(title, ("", "median ms", *rate, "time / ours", "peak MiB"), rows, note)
