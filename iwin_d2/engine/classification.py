@@ -129,7 +129,7 @@ def do_train(cfg, resume: bool = False) -> dict:
     state = _make_state(cfg, model, optimizer, loader, settings)
     checkpointer = Checkpointer(model, cfg.train.output_dir, trainer=state)
     checkpointer.metadata = training_classes(cfg)
-    run = _Run(cfg, settings, state, checkpointer)
+    run = _Run(cfg, settings, state, checkpointer, resume)
     run.start = load_start(cfg, checkpointer, state, resume)
     if settings.fsdp and comm.get_world_size() > 1:
         state.shards = Shards(model, optimizer)
@@ -169,8 +169,16 @@ class _Run:
 
     start = 0
 
-    def __init__(self, cfg, settings: ClassifierSettings, state, checkpointer: Checkpointer):
+    def __init__(
+        self,
+        cfg,
+        settings: ClassifierSettings,
+        state: TrainingState,
+        checkpointer: Checkpointer,
+        resume: bool,
+    ):
         self.results: dict = {}
+        self._resume = resume
         self._cfg, self._settings, self._state = cfg, settings, state
         self._checkpointer = checkpointer
         common = settings.common
@@ -183,7 +191,7 @@ class _Run:
         cfg, common = self._cfg, self._settings.common
         writers = []
         if comm.is_main_process():
-            if self.start > 0:
+            if self._resume:  # also one that was killed before its first checkpoint
                 tidy_metrics(os.path.join(cfg.train.output_dir, "metrics.json"), self.start)
                 if self._best:
                     self._best.resume()

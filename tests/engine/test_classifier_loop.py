@@ -227,6 +227,13 @@ def test_a_run_that_was_killed_after_its_last_iteration(tmp_path):
     assert sorted(losses(tmp_path)) == list(range(8))
 
 
+def test_a_run_that_was_killed_before_its_first_checkpoint(tmp_path):
+    (tmp_path / "metrics.json").write_text('{"iteration": 0, "total_loss": 7.0}\n{"iter')
+    train(make_config(tmp_path, 3), resume=True)
+    assert [row["iteration"] for row in rows(tmp_path)] == [0, 1, 2, 3]
+    assert losses(tmp_path)[0] != 7
+
+
 def test_a_resumed_run_takes_the_config_s_learning_rate(tmp_path):
     train(make_config(tmp_path, 4))
     cfg = make_config(tmp_path, 8)
