@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from iwin_d2.data.semantic_segmentation.confusion_picture import draw_confusion
+from iwin_d2.data.confusion_picture import draw_confusion
+from iwin_d2.data.semantic_segmentation.evaluation_files import CAPTIONS
 from iwin_d2.data.semantic_segmentation.metrics import SegmentationMetrics, count_confusions
 
 
@@ -129,7 +130,7 @@ def count(picture, color, tolerance=30):
 @pytest.mark.parametrize("classes", [1, 4, 19, 210])
 def test_a_confusion_matrix_is_drawn_at_any_size(classes):
     names = [f"class of a rather long name {n}" for n in range(classes)]
-    right = draw_confusion(np.diag(np.full(classes, 1000)), names, "a set: 3 images")
+    right = draw_confusion(np.diag(np.full(classes, 1000)), names, CAPTIONS, "a set: 3 images")
     assert max(right.size) < 3000
     drawn = min(classes, 200)
     cell = min(max(900 // drawn, 12), 64)
@@ -137,14 +138,14 @@ def test_a_confusion_matrix_is_drawn_at_any_size(classes):
     assert count(right, (0, 110, 60)) > 0.7 * drawn * cell**2
     assert count(right, (170, 15, 25)) == 0
     if classes > 1:
-        wrong = draw_confusion(np.roll(np.diag(np.full(classes, 1000)), 1, axis=1), names)
+        wrong = draw_confusion(np.roll(np.diag(np.full(classes, 1000)), 1, axis=1), names, CAPTIONS)
         assert count(wrong, (0, 110, 60)) == 0
         assert count(wrong, (170, 15, 25)) > 0.7 * (drawn - 1) * cell**2 * (1 - 30 / 200)
 
 
 def test_a_class_without_pixels_is_a_grey_row():
     confusion = np.array([[10, 0], [0, 0]])
-    picture = draw_confusion(confusion, ["a", "b"])
+    picture = draw_confusion(confusion, ["a", "b"], CAPTIONS)
     grey, green = count(picture, (226, 226, 232), 4), count(picture, (0, 110, 60))
     assert grey > 2 * 0.9 * 64**2 and 64**2 > green > 0.7 * 64**2
-    assert draw_confusion(np.zeros((2, 2), dtype=np.int64), ["a", "b"]).size > (100, 100)
+    assert draw_confusion(np.zeros((2, 2), dtype=np.int64), ["a", "b"], CAPTIONS).size > (100, 100)

@@ -21,6 +21,7 @@ from iwin_d2.d2.evaluation import COCOEvaluator, inference_on_dataset
 from iwin_d2.d2.structures import BitMasks, Boxes, Instances
 from iwin_d2.d2.utils import comm
 from iwin_d2.d2.utils.events import EventStorage
+from iwin_d2.data.classification.evaluator import ClassificationEvaluator
 from iwin_d2.data.semantic_segmentation.evaluator import SegmentationEvaluator
 from iwin_d2.modeling.sync_batch_norm import convert_sync_batch_norm
 
@@ -416,6 +417,32 @@ def segmentation(folder):
     return results
 
 
+class Scores(nn.Module):
+    """Random scores of 7 classes, the same for an image in every process; many are equal."""
+
+    def forward(self, batch):
+        found = []
+        for record in batch:
+            generator = torch.Generator().manual_seed(record["image_id"])
+            scores = torch.randint(0, 4, (7,), generator=generator)
+            found.append({"scores": scores.float()})
+        return found
+
+
+def classification(folder):
+    """Evaluate sets that processes and batches do not divide; of one image, one has none."""
+    results = {}
+    for size in (11, 1):
+        records = [{"file_name": f"{i}.jpg", "label": i % 7, "image_id": i} for i in range(size)]
+        loader = build_detection_test_loader(records, mapper=dict, batch_size=3)
+        output = Path(folder, f"classification_{size}_{comm.get_world_size()}")
+        names = [f"class {number}" for number in range(7)]
+        evaluator = ClassificationEvaluator(names, output_dir=str(output))
+        found = inference_on_dataset(Scores(), loader, evaluator)
+        results[size] = {"results": dict(found), "batches": len(loader)}
+    return results
+
+
 @contextlib.contextmanager
 def registered(name, path):
     register_coco_instances(name, {}, str(path), "")
@@ -437,5 +464,6 @@ CHECKS = {
         segmenter,
         evaluation,
         segmentation,
+        classification,
     )
 }

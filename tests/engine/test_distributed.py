@@ -226,3 +226,20 @@ def test_evaluation_of_segmentation_counts_uneven_shares_together(found, size):
         for folder in folders
     )
     assert len(one) == 4 + size and one == several
+
+
+@pytest.mark.parametrize(("size", "batches"), [(11, (2, 2)), (1, (1, 0))])
+def test_evaluation_of_classifiers_is_that_of_one_process(found, size, batches):
+    first, second = (result[size] for result in found("classification"))
+    assert (first["batches"], second["batches"]) == batches  # of three: the last ones are not full
+    assert second["results"] == {}
+    alone = checks.classification(found.folder)[size]["results"]["classification"]
+    assert set(alone) == {"top1", "top5", "mean_class_accuracy"}
+    assert first["results"]["classification"] == alone  # to the bit
+    if size > 1:
+        assert 0 < alone["top5"] < 100
+    folders = [found.folder / f"classification_{size}_{world}" for world in (1, WORLD_SIZE)]
+    one, several = (
+        {path.name: path.read_bytes() for path in folder.iterdir()} for folder in folders
+    )
+    assert len(one) == 5 and one == several

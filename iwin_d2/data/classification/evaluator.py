@@ -15,13 +15,23 @@ from ...d2.evaluation import DatasetEvaluator
 from ...d2.utils import comm
 from ...errors import DataError
 from ...files import atomic_write
+from ..confusion_picture import ConfusionCaptions, draw_confusion
 from .metrics import ClassificationMetrics
 
-__all__ = ["ClassificationEvaluator"]
+__all__ = ["CAPTIONS", "ClassificationEvaluator"]
 
 logger = logging.getLogger(__name__)
 
 _BEST = 5
+
+CAPTIONS = ConfusionCaptions(
+    unit="items",
+    score_name="right",
+    score=lambda confusion: _share(np.diag(confusion), confusion.sum(1)),
+    rank_name="confusions",
+    rank=lambda confusion: confusion.sum(0) + confusion.sum(1) - 2 * np.diag(confusion),
+)
+_WORDS = {"top1": "top-1", "top5": "top-5", "mean_class_accuracy": "mean class accuracy"}
 
 
 class ClassificationEvaluator(DatasetEvaluator):
@@ -31,7 +41,10 @@ class ClassificationEvaluator(DatasetEvaluator):
     item is gathered, put in the items' order and counted once.
 
     Into `output_dir` it writes predictions.csv (a line for each image or video: file, class,
-    prediction, its score, the five best), per_class.csv, confusion.csv and results.json.
+    prediction, its score, the five best), per_class.csv, confusion.csv, confusion.png and
+    results.json; confusions of up to 4,096 classes.
+
+    Of equal scores, that of the lower class number counts as the higher one.
     """
 
     def __init__(
@@ -77,12 +90,18 @@ class ClassificationEvaluator(DatasetEvaluator):
 
         Raises:
             DataError: a label is none of the classes, or the model has another number of them.
+            FloatingPointError: a score is not finite.
         """
         scores = torch.stack([output["scores"] for output in outputs]).float()
         count = len(self._class_names)
         self.check_classes(scores.shape[1])
-        best = scores.topk(min(_BEST, count), dim=1)
-        for item, indices, values in zip(inputs, best.indices.tolist(), best.values.tolist()):
+        if not scores.isfinite().all():
+            row = int((~scores.isfinite()).any(1).nonzero()[0])
+            raise FloatingPointError(f"in the scores of {inputs[row]['file_name']}")
+        # Stable, so that equal scores do not depend on the device or the batch.
+        best = scores.sort(dim=1, descending=True, stable=True)
+        parts = (part[:, :_BEST].tolist() for part in (best.indices, best.values))
+        for item, indices, values in zip(inputs, *parts):
             label = int(item["label"])
             if not 0 <= label < count:
                 raise DataError(
@@ -146,10 +165,15 @@ class ClassificationEvaluator(DatasetEvaluator):
             rows.writerow(["number", "class", "items", "accuracy"])
             for number, (name, accuracy) in enumerate(zip(names, metrics.class_accuracy)):
                 share = "" if math.isnan(accuracy) else f"{100 * accuracy:.3f}"
-                rows.writerow([number, name, confusion[number].sum(), share])
-        with self._csv("confusion.csv") as rows:
-            rows.writerow(["truth \\ predicted", *names])
-            rows.writerows([name, *row] for name, row in zip(names, confusion.tolist()))
+                rows.writerow([number, name, metrics.items[number], share])
+        if confusion is not None:
+            with self._csv("confusion.csv") as rows:
+                rows.writerow(["truth \\ predicted", *names])
+                rows.writerows([name, *row] for name, row in zip(names, confusion.tolist()))
+            values = ", ".join(f"{_WORDS[key]} {value:.2f} %" for key, value in results.items())
+            picture = draw_confusion(confusion, names, CAPTIONS, f"{count:,} items: {values}")
+            with atomic_write(os.path.join(self._output_dir, "confusion.png")) as file:
+                picture.save(file, format="png")
         with atomic_write(os.path.join(self._output_dir, "results.json"), "w") as file:
             json.dump({"items": count, "classification": results}, file, indent=1)
 
@@ -157,3 +181,7 @@ class ClassificationEvaluator(DatasetEvaluator):
     def _csv(self, name: str) -> Iterator:
         with atomic_write(os.path.join(self._output_dir, name), "w") as file:
             yield csv.writer(file, lineterminator="\n")
+
+
+def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    return np.divide(part, whole, out=np.full(len(whole), math.nan), where=whole > 0)

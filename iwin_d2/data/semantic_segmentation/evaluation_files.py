@@ -12,11 +12,19 @@ import numpy as np
 from PIL import Image
 
 from ...files import atomic_write
-from .confusion_picture import draw_confusion
+from ..confusion_picture import ConfusionCaptions, draw_confusion
 from .label_format import LabelFormat
 from .metrics import SegmentationMetrics
 
-__all__ = ["label_file_name", "write_label", "write_results"]
+__all__ = ["CAPTIONS", "label_file_name", "write_label", "write_results"]
+
+CAPTIONS = ConfusionCaptions(
+    unit="pixels",
+    score_name="IoU",
+    score=lambda confusion: SegmentationMetrics.of(confusion).iou,
+    rank_name="pixels",
+    rank=lambda confusion: confusion.sum(1),
+)
 
 
 def write_results(
@@ -62,7 +70,7 @@ def write_results(
     if math.isfinite(results["mIoU"]):
         heading += f", mIoU {results['mIoU']:.2f} %, pixel accuracy {results['pACC']:.2f} %"
     with atomic_write(os.path.join(folder, "confusion.png")) as file:
-        draw_confusion(confusion, class_names, heading).save(file, format="png")
+        draw_confusion(confusion, class_names, CAPTIONS, heading).save(file, format="png")
 
 
 def write_label(
