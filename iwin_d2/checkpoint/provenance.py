@@ -126,7 +126,7 @@ def _read_stamp(content: Any, path: str) -> Mapping[str, Any]:
 def _is_of(published: Published, architecture: Architecture, shapes: Shapes) -> bool:
     """Whether tensors are those of a published checkpoint, as far as they are known of it.
 
-    The heads for 22K classes, for segmentation and for videos are not looked at.
+    The heads for 22K classes are not looked at.
     """
     known = published.architecture
     expected = expected_shapes(known, last_depthwise=published.last_depthwise) or {}

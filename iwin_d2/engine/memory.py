@@ -24,7 +24,8 @@ _TRAINING_CLASSIFIER = (
 )
 _TEST = (
     "lower the batch size of dataloader.test, or make its images smaller (also by "
-    "train.test_time_augmentation.scales, where that is enabled)"
+    "train.test_time_augmentation.scales, where that is enabled), or set "
+    "train.sliding_window.enabled=True for a segmenter"
 )
 _TEST_CLASSIFIER = (
     "lower dataloader.test.batch_size, or model.clips_at_once of a video classifier, or make "
