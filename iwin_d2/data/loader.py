@@ -120,12 +120,32 @@ class BatchPlan:
         self.groups = groups
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        return self.batches()
+
+    def batches(self, first: int = 0) -> Iterator[list[tuple[int, int]]]:
+        """The batches from number `first` on."""
+        if self.groups is not None:  # what waits depends on everything before
+            yield from itertools.islice(self._grouped(), first, None)
+            return
+        # Of what is over only the permutations are drawn: epochs of millions are soon passed.
+        skipped = first * self.batch_size
+        batch: list[tuple[int, int]] = []
+        generator = torch.Generator().manual_seed(self.seed)
+        for start in itertools.count(step=self.size):
+            order = torch.randperm(self.size, generator=generator)
+            begin = max(skipped - start, 0)
+            for position, index in enumerate(order[begin:].tolist(), start + begin):
+                batch.append((position, index))
+                if len(batch) == self.batch_size:
+                    yield batch
+                    batch = []
+
+    def _grouped(self) -> Iterator[list[tuple[int, int]]]:
         waiting: dict[int, list[tuple[int, int]]] = {}
         generator = torch.Generator().manual_seed(self.seed)
-        groups = itertools.repeat(0) if self.groups is None else None
         for start in itertools.count(step=self.size):
             order = torch.randperm(self.size, generator=generator).numpy()
-            keys = groups or self.groups[order].tolist()
+            keys = self.groups[order].tolist()
             for position, (index, key) in enumerate(zip(order.tolist(), keys), start):
                 batch = waiting.setdefault(key, [])
                 batch.append((position, index))
@@ -249,7 +269,7 @@ class _Share:
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         share = self._plan.batch_size // comm.get_world_size()
         start = share * comm.get_rank()
-        for batch in itertools.islice(self._plan, self._first, None):
+        for batch in self._plan.batches(self._first):
             yield batch[start : start + share]
 
 

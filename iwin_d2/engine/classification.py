@@ -15,6 +15,7 @@ from ..d2.engine import default_setup
 from ..d2.evaluation import flatten_results_dict, inference_on_dataset, print_csv_format
 from ..d2.utils import comm
 from ..d2.utils.events import EventStorage
+from ..data.loader import TrainLoader
 from ..errors import CheckpointError, ConfigError
 from .build import build
 from .class_names import training_classes
@@ -119,11 +120,16 @@ def do_train(cfg, resume: bool = False) -> dict:
     logger.info("Model:\n%s", model)
     optimizer = build_optimizer(cfg, model)
     loader = build(cfg, "dataloader.train")
+    if not isinstance(loader, TrainLoader):
+        raise ConfigError(
+            f"dataloader.train makes a {type(loader).__name__}, in whose data no training can be "
+            "resumed: call iwin_d2.data.loader.build_train_loader there."
+        )
     if cfg.dataloader.get("evaluator") is not None:
         evaluator, _ = _build_evaluation(cfg)  # so that its faults show now
         check_classes = getattr(evaluator, "check_classes", None)
         if check_classes is not None:
-            check_classes(model.num_classes)
+            check_classes(_num_classes(model))
     set_iterations(cfg, loader.num_records)
     scale_learning_rate(optimizer, loader, settings.common)
     state = _make_state(cfg, model, optimizer, loader, settings)
@@ -150,9 +156,18 @@ def _make_state(cfg, model, optimizer, loader, settings: ClassifierSettings) -> 
 
 def _input_maker(cfg, model: nn.Module) -> InputMaker:
     data = cfg.dataloader
-    return InputMaker(
-        data.pixel_mean, data.pixel_std, model.num_classes, torch.device(cfg.train.device)
-    )
+    device = torch.device(cfg.train.device)
+    return InputMaker(data.pixel_mean, data.pixel_std, _num_classes(model), device)
+
+
+def _num_classes(model: nn.Module) -> int:
+    count = getattr(model, "num_classes", None)
+    if not isinstance(count, int):
+        raise ConfigError(
+            f"The config's model, a {type(model).__name__}, does not say its num_classes: take one "
+            "of iwin_d2.modeling, or give it that attribute."
+        )
+    return count
 
 
 def _build_evaluation(cfg):
@@ -233,11 +248,11 @@ class _Run:
 
     def _at_end(self, storage: EventStorage) -> None:
         """What may be left to do also where the training was killed after its last iteration."""
-        self._gather(optimizer=True)
         main = comm.is_main_process()
-        path = os.path.join(self._checkpointer.save_dir, "model_final.pth")
-        if main and not os.path.exists(path):
-            self._checkpointer.save("model_final", iteration=self._state.iter)
+        if self.start >= self._cfg.train.max_iter:
+            self._gather(optimizer=True)
+            if main:
+                self._checkpointer.save("model_final", iteration=self._state.iter)
         if main and self._state.ema:
             self._checkpointer.save_weights("model_final_ema", self._state.ema.model)
         self._evaluate(storage)

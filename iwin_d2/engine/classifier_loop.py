@@ -183,6 +183,8 @@ def train(
             storage.iter, began, waited, samples = iteration, time.perf_counter(), 0.0, 0
             state.set_rates(schedule(iteration / max_iter))
             state.optimizer.zero_grad()
+            # Forward passes change these (the statistics of BatchNorms), also with bad numbers.
+            buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
             parts: list[tuple[Tensor, list[str]]] = []
             for number in range(steps):
                 asked = time.perf_counter()
@@ -204,6 +206,8 @@ def train(
             # Before the update, so that a bad loss leaves the weights untouched.
             value, stop.agreed = _mean_over_processes([loss for loss, _ in parts], stop.wanted)
             if not math.isfinite(value):
+                for buffer, before in buffers:
+                    buffer.copy_(before)
                 raise _diverged(value, state, parts, save)
             norm = state.update(common.clip_grad)
             state.iter, state.batches_done = iteration, state.batches_done + steps

@@ -55,6 +55,14 @@ def processes(monkeypatch):
     return pretend
 
 
+@pytest.mark.parametrize("groups", [None, np.arange(13) % 2])
+def test_a_plan_begins_at_any_batch(groups):
+    plan = BatchPlan(size=13, batch_size=5, seed=3, groups=groups)
+    batches = list(islice(plan, 20))
+    for first in range(16):
+        assert list(islice(plan.batches(first), 4)) == batches[first : first + 4]
+
+
 def test_every_image_once_before_any_comes_again():
     plan = BatchPlan(size=11, batch_size=1, seed=0)
     stream = [batch[0] for batch in islice(plan, 33)]

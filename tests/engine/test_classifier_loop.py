@@ -165,6 +165,39 @@ def test_settings_that_make_no_sense(tmp_path, change, sentence):
         train(cfg)
 
 
+class WithStatistics(IwinClassifier):
+    """Counts its forward passes, as BatchNorms do."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.register_buffer("passes", torch.zeros(()))
+
+    def forward(self, images):
+        self.passes += self.training
+        return super().forward(images)
+
+
+def test_a_bad_batch_leaves_no_trace(tmp_path):
+    cfg = make_config(tmp_path, 40)
+    cfg.model._target_ = WithStatistics
+    cfg.dataloader.train.mapper = Mapper(is_train=True, bad=[7])
+    with pytest.raises(TrainingError) as caught:
+        train(cfg)
+    saved = torch.load(str(caught.value).split("saved in ")[1].rstrip("."))
+    assert saved["model"]["passes"] == saved["trainer"]["iteration"] + 1
+
+
+def test_parts_that_are_not_a_classifier_s(tmp_path):
+    cfg = make_config(tmp_path, 4)
+    cfg.model = {"_target_": "torch.nn.Linear", "in_features": 2, "out_features": 4}
+    with pytest.raises(ConfigError, match=r"model, a Linear, does not say its num_classes"):
+        train(cfg)
+    cfg = make_config(tmp_path, 4)
+    cfg.dataloader.train = cfg.dataloader.test
+    with pytest.raises(ConfigError, match=r"build_train_loader"):
+        train(cfg)
+
+
 def test_a_loss_that_is_no_number(tmp_path):
     cfg = make_config(tmp_path, 40)
     cfg.dataloader.train.mapper = Mapper(is_train=True, bad=[7])

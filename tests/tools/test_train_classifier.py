@@ -15,6 +15,7 @@ from classifier_driver import CONFIG, ROOT, load_tool, tiny
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_several_processes import LIMIT, LOOPBACK, TORCHRUN, sentence, wait_for
 
+from iwin_d2.data.classification_shapes import generate_classification_dataset
 from iwin_d2.data.video.mapper import VideoMapper
 from iwin_d2.data.video.shapes import generate_moving_shapes
 from iwin_d2.engine import classification
@@ -23,6 +24,18 @@ from iwin_d2.errors import ConfigError, DataError, TrainingError
 
 DRIVER = Path(__file__).with_name("classifier_driver.py")
 TOOL = ROOT / "tools/train_classifier.py"
+IMAGES = ROOT / "projects/image_classification/configs/custom_folder_small.py"
+# Overrides of it, for a training of a moment.
+SMALL = [
+    "model.embed_dim=8",
+    "model.depths=[1,1,1,1]",
+    "model.num_heads=[1,1,2,2]",
+    "dataloader.train.total_batch_size=4",
+    "dataloader.test.num_workers=0",
+    "train.max_iter=4",
+    "train.device=cpu",
+    "train.tensorboard.enabled=False",
+]
 
 
 @pytest.fixture(scope="module")
@@ -241,6 +254,20 @@ def test_bad_videos_are_left_out_up_to_a_number(data, tmp_path):
     assert all(any(name in line for line in said) for name in names)
     with pytest.raises(DataError, match=r"More than dataloader\.train\.max_bad_images=1 videos"):
         run(data, tmp_path / "fewer", *options, "dataloader.train.max_bad_images=1")
+
+
+def test_bad_images_are_left_out(tmp_path):
+    images = generate_classification_dataset(tmp_path / "images", num_train=16, num_val=8)
+    bad = sorted(Path(images.train).rglob("*.jpg"))[2]
+    bad.write_bytes(bad.read_bytes()[:200])
+    options = [f"dataset.train={images.train}", f"dataset.test={images.val}", *SMALL]
+    arguments = ["--config-file", str(IMAGES), *options, f"train.output_dir={tmp_path / 'out'}"]
+    with pytest.raises(DataError, match=re.escape(str(bad))):
+        load_tool().main(arguments)
+    load_tool().main([*arguments, "dataloader.train.max_bad_images=1"])
+    log = (tmp_path / "out/log.txt").read_text()
+    said = [line for line in log.splitlines() if "Left out bad image 1 of at most 1" in line]
+    assert len(said) == 1 and str(bad) in said[0]
 
 
 def test_a_training_set_of_bad_videos_alone(data, tmp_path):
