@@ -4,9 +4,11 @@
 tools/check_dataset.py annotations.json images/ --train-json train.json
 tools/check_dataset.py images/ labels/ --classes classes.txt --reduce-zero-label
 tools/check_dataset.py train.txt videos/ --videos --classes classes.txt --decode
+tools/check_dataset.py train/ val/ --class-folders
 
 The first form is for objects, in COCO format, the second for label images of semantic segmentation,
-the third for lists of videos.
+the third for lists of videos, the fourth for images in folders, one for each class, to train on
+and, if given, to test on.
 Errors keep training or evaluation from using the data set, and make the exit status 1; warnings
 and notes leave it 0. docs/datasets.md explains the kinds of findings.
 """
@@ -22,6 +24,7 @@ import warnings
 from iwin_d2.config_overrides import parse_value
 from iwin_d2.data.check_report import Findings, describe_findings, describe_summary, summarise
 from iwin_d2.data.class_file import read_class_file, settle_names
+from iwin_d2.data.classification.check import ClassFolderCheck, describe_class_folder_summary
 from iwin_d2.data.coco import check_same_classes
 from iwin_d2.data.coco_check import find_problems, read_coco_json
 from iwin_d2.data.memory import paused_gc
@@ -45,13 +48,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "source",
-        metavar="JSON|IMAGES|LIST",
-        help="annotations in COCO format, a folder of images, or a list of videos",
+        metavar="JSON|IMAGES|LIST|FOLDER",
+        help="annotations in COCO format, a folder of images, a list of videos, or a folder of "
+        "class folders",
     )
     parser.add_argument(
         "folder",
-        metavar="IMAGES|LABELS|VIDEOS",
-        help="the folder that the json's or the list's names start from, or that of label images",
+        nargs="?",
+        metavar="IMAGES|LABELS|VIDEOS|FOLDER",
+        help="the folder that the json's or the list's names start from, that of label images, or "
+        "class folders to test on",
     )
     parser.add_argument(
         "--no-decode",
@@ -91,6 +97,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         action="store_const",
         const="decode",
         help="decode them from beginning to end, too, not just find their frames",
+    )
+    parser.add_argument(
+        "--class-folders",
+        action="store_true",
+        help="the source holds a folder of images for each class",
     )
     add_label_arguments(parser.add_argument_group("label images, as of register_folder"))
     return parser.parse_args(argv)
@@ -138,10 +149,16 @@ def main(argv: list[str] | None = None) -> int:
         raise ConfigError(f"the folder of --json {args.output} does not exist: create it first.")
     sys.stdout.reconfigure(errors="backslashreplace")  # names may have what the terminal has not
     limit = None if args.all else max(0, args.show)
+    if args.folder is None and not args.class_folders:
+        raise ConfigError("the second folder is missing: give that of images, labels or videos.")
     findings = Findings(None if args.output else limit)
     with paused_gc(), warnings.catch_warnings(), show_progress() as progress:
         warnings.simplefilter("ignore")  # Pillow's, which do not name the file
-        if args.videos:
+        if args.class_folders:
+            sources = {"train": args.source, "test": args.folder}
+            summary = check_class_folders(args, findings, progress)
+            describe = describe_class_folder_summary
+        elif args.videos:
             sources = {"list": args.source, "videos": args.folder, "classes": args.classes}
             summary, describe = check_videos(args, findings, progress), describe_video_summary
         elif is_label_check(args):
@@ -173,7 +190,8 @@ def is_label_check(args: argparse.Namespace) -> bool:
         if os.path.isdir(args.source):
             raise ConfigError(
                 f"{args.source} is a folder: to check its images and their label images, give the "
-                "classes, too (--classes FILE, or --num-classes N)."
+                "classes, too (--classes FILE, or --num-classes N); to check images in a folder "
+                "for each class, --class-folders."
             )
         return False
     if args.train_json or args.allow_empty or args.check_files is None:
@@ -239,6 +257,28 @@ def check_videos(args: argparse.Namespace, findings: Findings, progress) -> dict
     check = VideoCheck(args.source, args.folder, args.classes, args.num_classes)
     findings.add(check.problems(args.check_files, args.workers, progress))
     return check.summary
+
+
+def check_class_folders(args: argparse.Namespace, findings: Findings, progress) -> dict:
+    """Collect the findings in folders of images, one for each class; return the summary."""
+    others = {
+        "--videos": args.videos,
+        "--train-json": args.train_json,
+        "--allow-empty": args.allow_empty,
+        "--no-images": args.check_files is None,
+        "--decode": args.check_files == "decode",
+        "--classes": args.classes,
+        "--num-classes": args.num_classes,
+    }
+    given = [flag for flag, value in others.items() if value]
+    if given:
+        raise ConfigError(
+            f"{given[0]} is for other data sets, --class-folders for images in a folder for each "
+            "class: leave one of both out."
+        )
+    check = ClassFolderCheck(args.source, args.folder)
+    findings.add(check.problems(args.check_files == "open", args.workers, progress))
+    return check.summary if check.summary["images"] else {}
 
 
 def read_names(args: argparse.Namespace, findings: Findings) -> tuple[list[str], int | None]:

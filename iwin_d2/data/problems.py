@@ -28,6 +28,7 @@ KINDS = {
     "iscrowd": "annotations without a usable iscrowd",
     "ignore": "annotations marked 'ignore'",
     "zero-id": "annotations of id 0",
+    "class-empty": "class folders without an image",
     "image-missing": "image files that do not exist",
     "image-damaged": "image files that are truncated, empty or no images",
     "image-size": "images of another size than the json says",
@@ -51,10 +52,12 @@ KINDS = {
     "label-orientation": "labels whose image, or which themselves, have an EXIF orientation",
     "label-values": "labels out of range",
     "label-empty": "images with ignored pixels only",
-    "class-absent": "classes that no label has",
+    "class-absent": "classes that no label or folder has",
     "image-small": "images smaller than the crop",
     "file-case": "file names that differ in upper and lower case only",
+    "duplicate-image": "the same image in two classes, or to train and to test",
     "unlisted": "image files that the json does not list",
+    "not-used": "files beside the images of classes",
 }
 
 
