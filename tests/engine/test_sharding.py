@@ -13,10 +13,10 @@ from iwin_d2.d2.config import instantiate
 from iwin_d2.engine.classification import do_train
 from iwin_d2.engine.launch import launch
 from iwin_d2.engine.reproducible import seed_everything
-from iwin_d2.errors import ConfigError
+from iwin_d2.errors import ConfigError, TrainingError
 
 
-def train(folder, resume=False, **options):
+def train(folder, resume=False, bad=(), **options):
     torch.set_num_threads(1)
     cfg = make_config(
         folder,
@@ -31,12 +31,13 @@ def train(folder, resume=False, **options):
     cfg.model.use_checkpoint = True
     cfg.model.freeze_at = 1
     cfg.dataloader.test.dataset = records(11)  # not to be divided by two
+    cfg.dataloader.train.mapper.bad = list(bad)
     os.makedirs(folder, exist_ok=True)
     seed_everything(0)
     return do_train(cfg, resume)
 
 
-def in_parts(folder, resumed):
+def in_parts(folder, resumed, diverging):
     from torch.distributed.tensor import DTensor
 
     from iwin_d2.engine import classification
@@ -54,7 +55,9 @@ def in_parts(folder, resumed):
     results = train(folder, fsdp=fsdp)
     count = sum(held)
     assert train(resumed, resume=True, fsdp=fsdp) == results
-    return results, count
+    with pytest.raises(TrainingError) as caught:
+        train(diverging, bad=[7], fsdp=fsdp)  # in one of the processes
+    return results, count, caught.value.sentence
 
 
 def content(folder, name="model_final"):
@@ -89,7 +92,8 @@ def test_two_halves_train_as_one(tmp_path):
     # From the middle on: a whole training in halves, and halves as a whole.
     shutil.copytree(one, tmp_path / "to halves")
     (tmp_path / "to halves/last_checkpoint").write_text("model_0000003.pth")
-    found, count = launch(in_parts, 2, args=(two, tmp_path / "to halves"), backend="gloo")
+    folders = two, tmp_path / "to halves", tmp_path / "diverging"
+    found, count, sentence = launch(in_parts, 2, args=folders, backend="gloo")
     assert found == results
     whole = sum(p.numel() for p in instantiate(make_config(one).model).parameters())
     assert whole / 2 <= count < whole * 0.6
@@ -99,6 +103,12 @@ def test_two_halves_train_as_one(tmp_path):
     assert_close(content(tmp_path / "to halves"), content(one))
     best = content(two, "model_best")
     assert best["metric"] == content(one, "model_best")["metric"]
+
+    (saved,) = (tmp_path / "diverging").glob("model_*.pth")
+    assert "007.png" in sentence and str(saved) in sentence
+    state = torch.load(saved)
+    assert all(value.isfinite().all() for value in state["model"].values())
+    assert state["trainer"]["batches_done"] == 2 * (state["trainer"]["iteration"] + 1)
 
     shutil.copytree(two, tmp_path / "to one")
     (tmp_path / "to one/last_checkpoint").write_text("model_0000003.pth")
