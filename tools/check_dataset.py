@@ -104,7 +104,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="the source holds a folder of images for each class",
     )
     add_label_arguments(parser.add_argument_group("label images, as of register_folder"))
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.folder is None and not args.class_folders:
+        parser.error("the following arguments are required: IMAGES|LABELS|VIDEOS")
+    return args
 
 
 def add_label_arguments(group) -> None:
@@ -149,8 +152,6 @@ def main(argv: list[str] | None = None) -> int:
         raise ConfigError(f"the folder of --json {args.output} does not exist: create it first.")
     sys.stdout.reconfigure(errors="backslashreplace")  # names may have what the terminal has not
     limit = None if args.all else max(0, args.show)
-    if args.folder is None and not args.class_folders:
-        raise ConfigError("the second folder is missing: give that of images, labels or videos.")
     findings = Findings(None if args.output else limit)
     with paused_gc(), warnings.catch_warnings(), show_progress() as progress:
         warnings.simplefilter("ignore")  # Pillow's, which do not name the file
@@ -187,7 +188,7 @@ def is_label_check(args: argparse.Namespace) -> bool:
     if args.check_files == "decode":
         raise ConfigError("--decode is for lists of videos: give --videos, too, or leave it out.")
     if args.classes is None and args.num_classes is None:
-        if os.path.isdir(args.source):
+        if os.path.isdir(args.source) and not os.path.isfile(args.folder):
             raise ConfigError(
                 f"{args.source} is a folder: to check its images and their label images, give the "
                 "classes, too (--classes FILE, or --num-classes N); to check images in a folder "
