@@ -232,6 +232,16 @@ def test_folders_of_frames_and_frames_in_memory_get_the_same_scores(video_predic
     assert not torch.allclose(turned, wanted)
 
 
+def test_frames_are_made_small_as_they_are_read_and_views_stay_the_same(
+    video_predictor, video_config, tmp_path
+):
+    write_frames(tmp_path / "frames")
+    record = {"file_name": str(tmp_path / "frames"), "image_id": 0}
+    views = instantiate(video_config.dataloader.test.mapper)(record)["video"]
+    assert torch.equal(video_predictor.prepare(tmp_path / "frames")["video"], views)
+    assert video_predictor.shrink(torch.zeros(3, 40, 60, dtype=torch.uint8)).shape == (3, 16, 24)
+
+
 def test_a_video_file_and_its_frames_get_the_same_scores(video_predictor, tmp_path):
     pytest.importorskip("av", reason="PyAV is not installed")
     from iwin_d2.data.video.decode import VideoFile
