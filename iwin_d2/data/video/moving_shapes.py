@@ -10,12 +10,10 @@ __all__ = ["MOTIONS", "MovingScene", "compose_moving_scene", "draw_moving_scene"
 
 # By the name of the class: right, down (as shares of the picture) and turn, in units of its speed.
 MOTIONS = {
-    "left": (-1, 0, 0),
-    "right": (1, 0, 0),
-    "up": (0, -1, 0),
-    "down": (0, 1, 0),
-    "clockwise": (0, 0, 1),
-    "counterclockwise": (0, 0, -1),
+    "still": (0, 0, 0),
+    "horizontal": (1, 0, 0),
+    "vertical": (0, 1, 0),
+    "turning": (0, 0, 1),
 }
 # Corners around (0, 0), of a radius of about 1; none looks the same after a quarter turn.
 _SHAPES = (
@@ -46,18 +44,20 @@ class MovingScene:
         shapes: places and sizes are shares of the picture's side, angles are in radians.
         shift: how far shapes go from one frame to the next, if they do, a share of the side.
         turn: how far they turn from one frame to the next, if they do, in radians.
+        sense: 1, or -1 where they go left or up, or turn counterclockwise.
     """
 
     background: np.ndarray
     shapes: tuple[_Shape, ...]
     shift: float
     turn: float
+    sense: int
 
 
 def compose_moving_scene(rng: np.random.Generator) -> MovingScene:
     """Draw a scene. Places and angles are equally distributed over all that there are."""
     shapes = []
-    for _ in range(rng.integers(3, 6)):
+    for _ in range(rng.integers(8, 13)):
         light = rng.random() < 0.5
         colour = rng.integers(190, 256, 3) if light else rng.integers(0, 40, 3)
         colour[rng.integers(3)] = rng.integers(0, 256)
@@ -67,7 +67,7 @@ def compose_moving_scene(rng: np.random.Generator) -> MovingScene:
                 x=rng.random(),
                 y=rng.random(),
                 angle=rng.uniform(0, 2 * math.pi),
-                radius=rng.uniform(0.12, 0.2),
+                radius=rng.uniform(0.1, 0.16),
                 colour=tuple(colour.tolist()),
             )
         )
@@ -76,6 +76,7 @@ def compose_moving_scene(rng: np.random.Generator) -> MovingScene:
         shapes=tuple(shapes),
         shift=rng.uniform(0.015, 0.035),
         turn=rng.uniform(0.08, 0.16),
+        sense=int(rng.choice([-1, 1])),
     )
 
 
@@ -91,7 +92,7 @@ def draw_moving_scene(scene: MovingScene, motion: str, number: int, size: int) -
     Returns:
         uint8 [size, size, 3], RGB.
     """
-    right, down, turn = MOTIONS[motion]
+    right, down, turn = (scene.sense * part for part in MOTIONS[motion])
     fine = size * _FINE
     picture = Image.fromarray(scene.background).resize((fine, fine), Image.BILINEAR)
     canvas = ImageDraw.Draw(picture)

@@ -43,13 +43,13 @@ def generate_moving_shapes(
     seed: int = 0,
     force: bool = False,
 ) -> MovingShapesPaths:
-    """Generate clips of shapes that all move to one side or all turn, or reuse what is there.
+    """Generate clips of shapes that all move along one axis, turn or rest, or reuse what is there.
 
     The classes are those of `MOTIONS`, in turn. No frame by itself gives its class away: places and
     angles are equally distributed over all that there are, shapes that leave on one side come in on
     the other, so that a frame of any class is as likely in any other; and where everything starts,
-    what it looks like and how fast it is does not depend on the class. Flipping a clip changes its
-    class.
+    what it looks like and how fast it is does not depend on the class. Shapes go left or right, up
+    or down, turn one way or the other within a class: a flipped clip keeps its class.
 
     The same parameters give the same files, H.264 where FFmpeg can encode it, else MPEG-4. The
     folder appears whole or not at all; `dataset.json` in it records the parameters.
