@@ -136,9 +136,10 @@ def _average(x: Tensor, scale: int) -> Tensor:
     """The means of Tensor[B, C, h, w] in a grid: Tensor[B, C, scale, scale]."""
     if not torch.compiler.is_exporting():
         return F.adaptive_avg_pool2d(x, scale)
-    # ONNX has no such pooling for sizes that are not known: the same as products of matrices.
+    # ONNX has no such pooling for sizes that are not known: the same as a matrix.
     rows, columns = (_shares(side, scale, x) for side in x.shape[-2:])
-    return rows @ x @ columns.T
+    grid = rows[:, None, :, None] * columns[None, :, None, :]
+    return F.linear(x.flatten(2), grid.flatten(2).flatten(0, 1)).unflatten(2, (scale, scale))
 
 
 def _shares(side: int, scale: int, like: Tensor) -> Tensor:
