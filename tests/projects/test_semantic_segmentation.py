@@ -154,11 +154,13 @@ def write_pair(folder, size, labels):
 
 
 def test_the_published_augmentation(tmp_path):
-    mapper = instantiate(load("upernet_iwin_t_512_160k_ade20k").dataloader.train.mapper)
-    names = [type(step).__name__ for step in mapper.augmentations.augs]
+    config = load("upernet_iwin_t_512_160k_ade20k").dataloader.train.mapper
+    mapper = instantiate(config)
+    augmentations = instantiate(config.augmentations)  # which the mapper puts together
+    names = [type(step).__name__ for step in augmentations]
     steps = ["ResizeByRatio", "RandomCropByLabels", "RandomFlip", "PhotometricDistortion", "PadTo"]
     assert names == steps
-    resize, crop, flip, _, pad = mapper.augmentations.augs
+    resize, crop, flip, _, pad = augmentations
     assert resize.size == (2048, 512) and resize.ratio_range == (0.5, 2.0)
     assert crop.crop_size == (512, 512) and crop.max_share == 0.75 and crop.ignore_value == 255
     assert flip.prob == 0.5 and flip.horizontal and not flip.vertical

@@ -13,6 +13,7 @@ from torchvision.transforms import v2
 from iwin_d2 import model_zoo
 from iwin_d2.d2.config import instantiate
 from iwin_d2.d2.engine import default_argument_parser
+from iwin_d2.data.video.moving_shapes import MOTIONS
 from iwin_d2.data.video.sampling import RandomClip, RandomSegments, SpacedSegments
 from iwin_d2.data.video.shapes import generate_moving_shapes
 from iwin_d2.engine.classification import run_classification
@@ -177,7 +178,7 @@ def test_lists_are_the_only_overrides(clips, tmp_path, name):
         given.append(f"dataset.classes={clips.classes}")
     results = run(name, *given, f"train.output_dir={tmp_path}")
     assert set(results["classification"]) >= {"top1", "mean_class_accuracy"}
-    assert head(tmp_path).shape[0] == 6  # follows from the labels
+    assert head(tmp_path).shape[0] == len(MOTIONS)  # follows from the labels
     with (tmp_path / "inference/predictions.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 3
 
@@ -186,8 +187,8 @@ def test_class_names_of_a_csv_list(clips, tmp_path):
     """Names as labels: their number and order follow from the file of classes."""
     root = tmp_path / "data"
     shutil.copytree(clips.root, root)
-    names = (root / "classes.txt").read_text().split("\n")[:6]
-    (root / "classes.txt").write_text("".join(f"{name}\n" for name in [*names, "no motion"]))
+    names = (root / "classes.txt").read_text().split()
+    (root / "classes.txt").write_text("".join(f"{name}\n" for name in [*names, "none of these"]))
     given = [f"dataset.classes={root / 'classes.txt'}"]
     for part, file in (("train", "train.txt"), ("test", "val.txt")):
         lines = [line.rsplit(" ", 1) for line in (root / file).read_text().splitlines()]
@@ -195,7 +196,7 @@ def test_class_names_of_a_csv_list(clips, tmp_path):
         path.write_text("".join(f"{video},{label}\n" for video, label in lines))
         given.append(f"dataset.{part}_list={path}")
     run("custom_list_small", *given, f"train.output_dir={tmp_path / 'out'}")
-    assert head(tmp_path / "out").shape[0] == 7
+    assert head(tmp_path / "out").shape[0] == len(MOTIONS) + 1
     with (tmp_path / "out/inference/predictions.csv").open() as file:
         assert {row["class"] for row in csv.DictReader(file)} <= set(names)
 

@@ -162,7 +162,7 @@ def trained(data, tmp_path_factory):
 
 def test_what_a_training_leaves(trained):
     output, results = trained
-    assert set(results["classification"]) == {"top1", "top5", "mean_class_accuracy"}
+    assert set(results["classification"]) == {"top1", "mean_class_accuracy"}
     names = {path.name for path in output.iterdir()}
     assert {"config.yaml", "log.txt", "metrics.json", "model_final.pth", "model_best.pth"} <= names
     told = {row["iteration"]: row for row in rows(output)}
@@ -307,7 +307,9 @@ def test_a_loading_worker_that_is_killed(data, tmp_path, monkeypatch, capsys):
     assert run_tool(lambda: tool.main(arguments)) == 1
     stderr = capsys.readouterr().err
     assert "A process that loads data has ended (DataLoader worker (pid" in sentence(stderr)
-    assert "killed by signal: Killed" in sentence(stderr) and "Traceback" not in stderr
+    # What PyTorch says of it depends on who notices first.
+    told = re.search("killed by signal: Killed|exited unexpectedly", sentence(stderr))
+    assert told and "Traceback" not in stderr
 
 
 def test_a_loss_that_is_no_number(data, tmp_path, monkeypatch):
@@ -335,7 +337,7 @@ def test_a_loss_that_is_no_number(data, tmp_path, monkeypatch):
         ("train.clip_grad=-1", r"train\.clip_grad=-1 makes no sense"),
         ("train.amp.dtype=float31", r"train\.amp\.dtype=float31 makes no sense"),
         ("train.log_period=0", r"train\.log_period=0 makes no sense"),
-        ("model.num_classes=3", r"model has 3 classes, the test set 6"),
+        ("model.num_classes=3", r"model has 3 classes, the test set 4"),
         ("+train.sliding_window.enabled=True", r"is not for classifiers"),
         ("dataloader.train.total_batch_size=0", r"total_batch_size=0 makes no sense"),
     ],
