@@ -72,7 +72,7 @@ def test_data(name):
     cfg, side = load(name), int(name.split("_")[2])
     train = [dict(item) for item in cfg.dataloader.train.mapper.augmentations]
     assert list(train[0]["size"]) == [side, side] and list(train[0]["scale"]) == [0.08, 1.0]
-    assert train[2]["magnitude"] == 9 and train[3]["probability"] == 0.25
+    assert train[2]["magnitude"] == 9 and train[3]["p"] == 0.25
     test = [dict(item) for item in cfg.dataloader.test.mapper.augmentations]
     sizes = [list(item["size"]) for item in test]
     assert sizes == ([[256], [224, 224]] if side == 224 else [[side, side]])

@@ -8,7 +8,7 @@ from torchvision.transforms import v2
 
 from iwin_d2.d2.config import LazyCall as L
 from iwin_d2.d2.data import build_detection_test_loader
-from iwin_d2.data.classification.augmentations import NoisyErasing, NoisyRandAugment
+from iwin_d2.data.classification.augmentations import NoisyRandAugment, RandomErasing
 from iwin_d2.data.classification.evaluator import ClassificationEvaluator
 from iwin_d2.data.classification.image_folder import image_folder_classes, load_image_folder
 from iwin_d2.data.classification.image_mapper import ImageMapper
@@ -34,7 +34,7 @@ dataloader = {
                 ),
                 L(v2.RandomHorizontalFlip)(),
                 L(NoisyRandAugment)(magnitude=9.0, deviation=0.5),
-                L(NoisyErasing)(probability=0.25),
+                L(RandomErasing)(p=0.25),
             ]
         ),
         total_batch_size=1024,

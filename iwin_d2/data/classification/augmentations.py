@@ -1,13 +1,13 @@
 """Augmentations of the published recipe for images that torchvision has not in this form."""
 
-import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-__all__ = ["NoisyErasing", "NoisyRandAugment"]
+__all__ = ["NoisyRandAugment", "RandomErasing"]
 
 _STEPS = 10  # of torchvision's magnitudes for one of the recipe's
 
@@ -58,46 +58,37 @@ class NoisyRandAugment:
         return image
 
 
-class NoisyErasing:
-    """Random erasing that fills a rectangle with noise of the data's mean and deviation."""
+class RandomErasing(v2.RandomErasing):
+    """torchvision's, that fills the rectangle with noise: of images, or the same in all frames.
+
+    torchvision's own noise is for normalised values; this is for uint8.
+
+    Args:
+        p: probability of erasing at all.
+        scale: range of the rectangle's share of the area.
+        ratio: range of its width by its height.
+        pixel_mean: of the noise in each channel, of values from 0 to 255.
+        pixel_std: likewise.
+    """
 
     def __init__(
         self,
-        probability: float = 0.25,
+        p: float = 0.25,
         scale: tuple[float, float] = (0.02, 1 / 3),
-        ratio: tuple[float, float] = (0.3, 1 / 0.3),
+        ratio: tuple[float, float] = (0.3, 10 / 3),
         pixel_mean: Sequence[float] = (123.675, 116.28, 103.53),
         pixel_std: Sequence[float] = (58.395, 57.12, 57.375),
     ):
-        """Prepare.
-
-        Args:
-            probability: that an image loses a rectangle.
-            scale: of the rectangle, as a share of the image.
-            ratio: of its height to its width.
-            pixel_mean: of each channel, of values from 0 to 255.
-            pixel_std: likewise.
-        """
-        self.probability, self.scale, self.ratio = probability, scale, ratio
+        super().__init__(p=p, scale=scale, ratio=ratio)
         self._mean, self._std = (
             torch.tensor(list(values)).view(-1, 1, 1) for values in (pixel_mean, pixel_std)
         )
 
-    def __call__(self, image: Tensor) -> Tensor:
-        """Return uint8 Tensor[..., 3, H, W], a copy where it loses something."""
-        if float(torch.rand(())) >= self.probability:
-            return image
-        height, width = image.shape[-2:]
-        for _ in range(10):  # attempts at a rectangle that fits
-            area = height * width * float(torch.empty(()).uniform_(*self.scale))
-            logs = math.log(self.ratio[0]), math.log(self.ratio[1])
-            ratio = math.exp(float(torch.empty(()).uniform_(*logs)))
-            h, w = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
-            if 0 < h < height and 0 < w < width:
-                top = int(torch.randint(height - h + 1, ()))
-                left = int(torch.randint(width - w + 1, ()))
-                noise = self._mean + self._std * torch.randn(*image.shape[:-2], h, w)
-                image = image.clone()
-                image[..., top : top + h, left : left + w] = noise.clamp(0, 255).to(image.dtype)
-                return image
-        return image
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Draw the rectangle, and noise for it instead of a constant."""
+        params = super().make_params(flat_inputs)
+        if params["v"] is not None:
+            pixels = flat_inputs[0]
+            noise = torch.randn(*pixels.shape[:-2], params["h"], params["w"])
+            params["v"] = (self._mean + self._std * noise).clamp(0, 255).to(pixels.dtype)
+        return params

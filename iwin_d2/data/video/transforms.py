@@ -2,18 +2,15 @@
 
 What torchvision has is taken from there, as `torchvision.transforms.v2` draws its random numbers
 once for all frames: RandomResizedCrop(224, scale=(0.08, 1), ratio=(3/4, 4/3)),
-RandomHorizontalFlip, ColorJitter, CenterCrop. This adds what it lacks. Random numbers are torch's,
-which the loader seeds from the position in the stream.
+RandomHorizontalFlip, ColorJitter, CenterCrop; so does the classifiers' own RandomErasing. This adds
+what it lacks. Random numbers are torch's, which the loader seeds from the position in the stream.
 """
-
-from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
-__all__ = ["RandomErasing", "ShortSideResize", "ThreeCrops"]
+__all__ = ["ShortSideResize", "ThreeCrops"]
 
 
 class ShortSideResize:
@@ -58,30 +55,3 @@ class ThreeCrops:
             for y, x in ((0, 0), (down // 2, right // 2), (down, right))
         ]
         return torch.stack(crops)
-
-
-class RandomErasing(v2.RandomErasing):
-    """Replaces a random rectangle, the same in all frames, by noise: torchvision's, for uint8.
-
-    Args:
-        p: probability of erasing at all.
-        scale: range of the rectangle's share of the area.
-        ratio: range of its width by its height.
-    """
-
-    def __init__(
-        self,
-        p: float = 0.25,
-        scale: tuple[float, float] = (0.02, 1 / 3),
-        ratio: tuple[float, float] = (0.3, 10 / 3),
-    ):
-        super().__init__(p=p, scale=scale, ratio=ratio)
-
-    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Draw the rectangle, and noise for it instead of a constant."""
-        params = super().make_params(flat_inputs)
-        if params["v"] is not None:
-            frames = flat_inputs[0]
-            shape = (*frames.shape[:-2], params["h"], params["w"])
-            params["v"] = torch.randint(256, shape, dtype=frames.dtype)
-        return params

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from iwin_d2.data.video.transforms import RandomErasing, ShortSideResize, ThreeCrops
+from iwin_d2.data.classification.augmentations import RandomErasing
+from iwin_d2.data.video.transforms import ShortSideResize, ThreeCrops
 
 FRAMES = 5
 
@@ -63,7 +64,7 @@ def test_erasing_takes_one_rectangle_of_all_frames(still):
         assert frame.sum() > 0.95 * height * width
     erased = RandomErasing(p=1)(flat)
     values = erased[erased != 255].float()
-    assert 110 < values.mean() < 145 and values.std() > 60  # noise over the whole range
+    assert 100 < values.mean() < 130 and 45 < values.std() < 70  # ImageNet's, on average
     assert torch.equal(RandomErasing(p=0)(flat), flat)
     assert (flat == 255).all()
 
