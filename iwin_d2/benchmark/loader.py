@@ -172,7 +172,7 @@ def _write_clips(folder: Path) -> list[Path]:
     files = []
     for index in range(_CLIPS):
         rng = np.random.default_rng(index)
-        scene, motion = compose_moving_scene(rng), list(MOTIONS)[index]
+        scene, motion = compose_moving_scene(rng), list(MOTIONS)[index % len(MOTIONS)]
         files.append(folder / f"{index}.mp4")
         write_clip(files[-1], _noisy_frames(scene, motion, rng), _RATE)
     return files

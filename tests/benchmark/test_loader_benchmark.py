@@ -14,7 +14,7 @@ from iwin_d2.benchmark.long_list import write_long_list
 
 @pytest.fixture
 def small(monkeypatch):
-    for name, value in {"_WIDTH": 96, "_HEIGHT": 64, "_SECONDS": 3, "_CLIPS": 2}.items():
+    for name, value in {"_WIDTH": 96, "_HEIGHT": 64, "_SECONDS": 3, "_CLIPS": 5}.items():
         monkeypatch.setattr(loader, name, value)
 
 
