@@ -10,7 +10,7 @@ import torch
 from ..d2.config import instantiate
 from ..d2.utils.events import EventStorage
 from ..data.shapes import generate_shapes_dataset
-from ..engine.detection import load_config
+from ..engine.config_file import load_config
 from ..ops import use_backend
 from .table import table
 from .timing import peak_memory, time_in_turn

@@ -10,26 +10,23 @@ from torch import nn
 
 from ..checkpoint import Checkpointer
 from ..checkpoint.download import locate
-from ..config_overrides import parameter_names
-from ..d2.engine import default_setup
 from ..d2.evaluation import flatten_results_dict, inference_on_dataset, print_csv_format
 from ..d2.utils import comm
 from ..d2.utils.events import EventStorage
 from ..data.loader import TrainLoader
-from ..errors import CheckpointError, ConfigError
+from ..errors import ConfigError
 from .build import build
 from .class_names import training_classes
 from .classifier_inputs import InputMaker, Scorer
 from .classifier_loop import TrainingState, train
 from .classifier_progress import ClassifierProgress
 from .classifier_settings import ClassifierSettings, set_iterations
-from .cli import make_output_dir, name_missing_values, pick_device, start_logs
-from .config_check import check_config_keys
-from .detection import load_config
+from .cli import name_missing_values
 from .hooks import BestWeights, ModelEMA, PeriodicCheckpointer, tidy_metrics
 from .memory import explain_out_of_memory
 from .model_check import explain_misfit
 from .reproducible import use_deterministic_algorithms
+from .runs import begin_run, build_evaluation, evaluates, load_to_evaluate
 from .sharding import Shards
 from .tensorboard import make_writers
 from .training import build_optimizer, distribute, load_start, save_now, scale_learning_rate
@@ -52,13 +49,7 @@ def run_classification(args: argparse.Namespace) -> dict:
     Raises:
         UserError: for everything that the person can put right.
     """
-    cfg = load_config(args.config_file, args.opts)
-    check_config_keys(cfg, args.config_file, training=not args.eval_only)
-    ClassifierSettings.read(cfg.train)
-    make_output_dir(cfg.train.output_dir)
-    start_logs(cfg.train.output_dir, comm.get_rank())
-    default_setup(cfg, args)
-    cfg.train.device = pick_device(cfg.train.device)
+    cfg = begin_run(args, ClassifierSettings.read)
     return evaluate_only(cfg, args.resume) if args.eval_only else do_train(cfg, args.resume)
 
 
@@ -69,35 +60,15 @@ def evaluate_only(cfg, resume: bool = False) -> dict:
         ConfigError: the config evaluates nothing.
         CheckpointError: there are no weights, or they do not fit.
     """
-    if cfg.dataloader.get("evaluator") is None:
-        raise ConfigError("--eval-only, but the config has no dataloader.evaluator: add one.")
-    settings = ClassifierSettings.read(cfg.train)
-    model = build(cfg, "model").to(cfg.train.device)
-    checkpointer = Checkpointer(model, cfg.train.output_dir)
-    resume = resume and checkpointer.has_checkpoint()
-    if not resume and not cfg.train.init_checkpoint:
-        raise CheckpointError(
-            "--eval-only needs weights: set train.init_checkpoint=FILE, or add --resume for the "
-            "last checkpoint in train.output_dir."
-        )
-    checkpointer.resume_or_load(
-        cfg.train.init_checkpoint,
-        resume=resume,
-        fill=True,
-        options=settings.common.init_options,
-    )
-    return do_test(cfg, model)
+    options = ClassifierSettings.read(cfg.train).common.init_options
+    return do_test(cfg, load_to_evaluate(cfg, resume, options))
 
 
 def do_test(cfg, model: nn.Module) -> dict:
-    """Evaluate a model on cfg.dataloader.test; {} where the config has no evaluator.
-
-    An evaluator that takes `output_dir` and is not given one writes into `inference` in the run's
-    output folder.
-    """
-    if cfg.dataloader.get("evaluator") is None:
+    """Evaluate a model on cfg.dataloader.test; {} where the config has no evaluator."""
+    if not evaluates(cfg):
         return {}
-    evaluator, loader = _build_evaluation(cfg)
+    evaluator, loader = build_evaluation(cfg)
     scorer = Scorer(model, _input_maker(cfg, model))
     with explain_out_of_memory(scorer, classifier=True), explain_misfit(model):
         results = inference_on_dataset(scorer, loader, evaluator)
@@ -125,8 +96,8 @@ def do_train(cfg, resume: bool = False) -> dict:
             f"dataloader.train makes a {type(loader).__name__}, in whose data no training can be "
             "resumed: call iwin_d2.data.loader.build_train_loader there."
         )
-    if cfg.dataloader.get("evaluator") is not None:
-        evaluator, _ = _build_evaluation(cfg)  # so that its faults show now
+    if evaluates(cfg):
+        evaluator, _ = build_evaluation(cfg)  # so that its faults show now
         check_classes = getattr(evaluator, "check_classes", None)
         if check_classes is not None:
             check_classes(_num_classes(model))
@@ -168,15 +139,6 @@ def _num_classes(model: nn.Module) -> int:
             "of iwin_d2.modeling, or give it that attribute."
         )
     return count
-
-
-def _build_evaluation(cfg):
-    """The evaluator and the loader of its data set."""
-    config = cfg.dataloader.evaluator
-    if "output_dir" in parameter_names(config.get("_target_")):
-        config.setdefault("output_dir", os.path.join(cfg.train.output_dir, "inference"))
-    loader = build(cfg, "dataloader.test")
-    return build(cfg, "dataloader.evaluator"), loader
 
 
 class _Run:

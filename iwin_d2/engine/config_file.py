@@ -5,16 +5,30 @@ import traceback
 
 from omegaconf import DictConfig
 
+from ..config_overrides import apply_overrides
 from ..d2.config import LazyConfig
 from ..errors import ConfigError, UserError
 from .build import TRACEBACK_HINT, reason_of
 
-__all__ = ["read_config"]
+__all__ = ["load_config", "read_config"]
 
 _WHAT_THERE_IS = (
     "a config for this tool has model, dataloader, optimizer, lr_multiplier and train (see "
     "configs/common/train.py)"
 )
+
+
+def load_config(config_file: str, overrides: list[str]) -> DictConfig:
+    """Load a lazy config and apply overrides such as "train.max_iter=100".
+
+    Raises:
+        ConfigError: if the file cannot be read, or an override cannot be applied.
+    """
+    cfg = read_config(config_file)
+    flags = [text for text in overrides if text.startswith("-")]
+    if flags:
+        raise ConfigError(f"{flags[0]} stands among the overrides: put flags before them.")
+    return apply_overrides(cfg, overrides)
 
 
 def read_config(config_file: str) -> DictConfig:

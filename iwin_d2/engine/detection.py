@@ -6,25 +6,22 @@ import logging
 import math
 import os
 
-from omegaconf import DictConfig
 from torch import nn
 
 from ..checkpoint import Checkpointer
 from ..checkpoint.download import locate
-from ..config_overrides import apply_overrides, parameter_names
-from ..d2.engine import default_setup, hooks
+from ..d2.engine import hooks
 from ..d2.evaluation import flatten_results_dict, inference_on_dataset, print_csv_format
 from ..d2.utils import comm
-from ..errors import CheckpointError, ConfigError
 from .build import build
 from .class_names import training_classes
-from .cli import make_output_dir, name_missing_values, pick_device, start_logs
-from .config_check import check_config_keys
-from .config_file import read_config
+from .cli import name_missing_values
+from .config_file import load_config
 from .hooks import BestWeights, ModelEMA, PeriodicCheckpointer, tidy_metrics
 from .memory import explain_out_of_memory
 from .model_check import check_num_classes, explain_misfit
 from .reproducible import use_deterministic_algorithms
+from .runs import begin_run, build_evaluation, evaluates, load_to_evaluate
 from .samples import PredictionSamples, make_samples
 from .settings import TrainSettings
 from .tensorboard import TensorBoardWriter, make_writers
@@ -36,19 +33,6 @@ from .validation import check_val_loss, validation_losses
 __all__ = ["do_test", "do_train", "evaluate_only", "load_config", "run_detection"]
 
 logger = logging.getLogger(__name__)
-
-
-def load_config(config_file: str, overrides: list[str]):
-    """Load a lazy config and apply overrides such as "train.max_iter=100".
-
-    Raises:
-        ConfigError: if the file cannot be read, or an override cannot be applied.
-    """
-    cfg = read_config(config_file)
-    flags = [text for text in overrides if text.startswith("-")]
-    if flags:
-        raise ConfigError(f"{flags[0]} stands among the overrides: put flags before them.")
-    return apply_overrides(cfg, overrides)
 
 
 @name_missing_values()
@@ -64,33 +48,14 @@ def run_detection(args: argparse.Namespace) -> dict:
     Raises:
         UserError: for everything that the person can put right.
     """
-    cfg = load_config(args.config_file, args.opts)
-    check_config_keys(cfg, args.config_file, training=not args.eval_only)
-    TrainSettings.read(cfg.train)
-    make_output_dir(cfg.train.output_dir)
-    start_logs(cfg.train.output_dir, comm.get_rank())
-    default_setup(cfg, args)
-    cfg.train.device = pick_device(cfg.train.device)
+    cfg = begin_run(args, TrainSettings.read)
     return evaluate_only(cfg, args.resume) if args.eval_only else do_train(cfg, args.resume)
 
 
 def evaluate_only(cfg, resume: bool = False) -> dict:
     """Evaluate train.init_checkpoint or, with `resume`, the output folder's last checkpoint."""
-    if not _evaluates(cfg):
-        raise ConfigError("--eval-only, but the config has no dataloader.evaluator: add one.")
-    model = build(cfg, "model").to(cfg.train.device)
-    checkpointer = Checkpointer(model, cfg.train.output_dir)
-    resume = resume and checkpointer.has_checkpoint()
-    if not resume and not cfg.train.init_checkpoint:
-        raise CheckpointError(
-            "--eval-only needs weights: set train.init_checkpoint=FILE, or add --resume for the "
-            "last checkpoint in train.output_dir."
-        )
     options = TrainSettings.read(cfg.train).init_options
-    checkpointer.resume_or_load(
-        cfg.train.init_checkpoint, resume=resume, fill=True, options=options
-    )
-    return do_test(cfg, model)
+    return do_test(cfg, load_to_evaluate(cfg, resume, options))
 
 
 def do_test(cfg, model: nn.Module, samples: PredictionSamples | None = None) -> dict:
@@ -100,9 +65,9 @@ def do_test(cfg, model: nn.Module, samples: PredictionSamples | None = None) -> 
     takes `output_dir` and is not given one writes into `inference` in the run's output folder.
     `samples` keeps what is predicted on its images.
     """
-    if not _evaluates(cfg):
+    if not evaluates(cfg):
         return {}
-    evaluator, loader = _build_evaluation(cfg)
+    evaluator, loader = build_evaluation(cfg)
     check_num_classes(model, cfg, "test")
     # Scores of every class for every pixel are much to hold, and slow to compare twice.
     labels_only = True if getattr(evaluator, "labels_suffice", False) else None
@@ -112,20 +77,6 @@ def do_test(cfg, model: nn.Module, samples: PredictionSamples | None = None) -> 
         results = inference_on_dataset(evaluated, loader, evaluators)
     print_csv_format(results)
     return results
-
-
-def _evaluates(cfg) -> bool:
-    return cfg.dataloader.get("evaluator") is not None
-
-
-def _build_evaluation(cfg):
-    """The evaluator and the loader of its data set, which is checked when it is loaded."""
-    config = cfg.dataloader.evaluator
-    if isinstance(config, DictConfig) and "output_dir" in parameter_names(config.get("_target_")):
-        config.setdefault("output_dir", os.path.join(cfg.train.output_dir, "inference"))
-    # The loader first: evaluators say less of a data set that cannot be read.
-    loader = build(cfg, "dataloader.test")
-    return build(cfg, "dataloader.evaluator"), loader
 
 
 def do_train(cfg, resume: bool = False) -> dict:
@@ -187,8 +138,8 @@ def _try_evaluation(cfg, settings: TrainSettings, model: nn.Module) -> None:
 
     The model's own are found where it is evaluated.
     """
-    if _evaluates(cfg):
-        _build_evaluation(cfg)
+    if evaluates(cfg):
+        build_evaluation(cfg)
         as_evaluated(model, cfg.train)
     if settings.val_loss_period:
         build(cfg, "dataloader.val_loss")
@@ -207,7 +158,7 @@ class _Evaluation:
         self._best = None
         if settings.best_metric:
             self._best = BestWeights(checkpointer, settings.best_metric, settings.best_mode)
-        wanted = settings.sample_images if settings.tensorboard and _evaluates(cfg) else 0
+        wanted = settings.sample_images if settings.tensorboard and evaluates(cfg) else 0
         self._samples = make_samples(cfg, wanted)
 
     def register_hooks(self) -> None:

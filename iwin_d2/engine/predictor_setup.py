@@ -19,7 +19,7 @@ from ..errors import CheckpointError, ConfigError
 from .build import build
 from .class_names import read_checkpoint_metadata, settle_num_classes
 from .cli import name_missing_values, pick_device
-from .detection import load_config
+from .config_file import load_config
 
 __all__ = [
     "LoadedModel",

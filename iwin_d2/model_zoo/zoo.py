@@ -17,7 +17,7 @@ from ..config_overrides import did_you_mean
 from ..d2.framework import USE_DETECTRON2
 from ..engine.build import build
 from ..engine.cli import name_missing_values, pick_device
-from ..engine.detection import load_config
+from ..engine.config_file import load_config
 from ..errors import ConfigError
 
 __all__ = ["get", "get_checkpoint_url", "get_config", "get_config_file", "list_models"]
