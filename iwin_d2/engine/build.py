@@ -13,7 +13,7 @@ from ..config_overrides import locate
 from ..d2.config import instantiate
 from ..errors import ConfigError, UserError
 from .memory import is_out_of_memory
-from .processes import is_lost_connection
+from .processes import is_lost_connection, is_lost_worker
 
 __all__ = ["TRACEBACK_HINT", "build", "is_of_the_machine", "reason_of"]
 
@@ -48,7 +48,7 @@ def build(cfg: DictConfig, key: str) -> Any:
 
 def is_of_the_machine(error: BaseException) -> bool:
     """Whether an error is no fault of config or data: out of memory, or another process is gone."""
-    return is_out_of_memory(error) or is_lost_connection(error)
+    return is_out_of_memory(error) or is_lost_connection(error) or is_lost_worker(error)
 
 
 def reason_of(error: BaseException, limit: int = 300) -> str:

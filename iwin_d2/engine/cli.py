@@ -24,7 +24,7 @@ from ..d2.utils import comm
 from ..d2.utils.logger import setup_logger
 from ..errors import ConfigError, UserError
 from ..ops import describe_operators
-from .processes import is_lost_connection
+from .processes import is_lost_connection, is_lost_worker
 
 __all__ = [
     "count",
@@ -99,7 +99,7 @@ def _sentence(error: Exception) -> str | None:
             f"Numbers in the model are not finite ({error}): its weights are damaged, or their "
             "training had diverged; take another checkpoint."
         )
-    if isinstance(error, RuntimeError) and "DataLoader worker (pid" in str(error):
+    if is_lost_worker(error):
         return (
             f"A process that loads data has ended ({str(error).strip().rstrip('.')}): the "
             "machine may have run out of memory or shared memory (/dev/shm); lower num_workers in "

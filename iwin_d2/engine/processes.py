@@ -26,7 +26,7 @@ from ..errors import ProcessError, UserError
 from ..files import atomic_write
 from .machines import Machines, RemoteError
 
-__all__ = ["is_lost_connection", "lost_connection_error", "run_processes"]
+__all__ = ["is_lost_connection", "is_lost_worker", "lost_connection_error", "run_processes"]
 
 logger = logging.getLogger(__name__)
 
@@ -212,6 +212,14 @@ def is_lost_connection(error: BaseException) -> bool:
     return isinstance(error, kinds) or (
         isinstance(error, RuntimeError) and any(text in str(error) for text in _LOST)
     )
+
+
+def is_lost_worker(error: BaseException) -> bool:
+    """Whether an error says that a loading worker is gone.
+
+    PyTorch raises it by a signal's handler, wherever the process is at that moment.
+    """
+    return isinstance(error, RuntimeError) and "DataLoader worker (pid" in str(error)
 
 
 def lost_connection_error(error: BaseException, rank: int) -> ProcessError:

@@ -90,6 +90,10 @@ def test_other_errors_pass():
     gone = RuntimeError("Connection closed by peer [127.0.0.1]:1234")
     with pytest.raises(RuntimeError, match="closed by peer"), explain_misfit(model):
         model(gone)
+    # A signal's handler raises it in the middle of whatever the model does.
+    killed = RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+    with pytest.raises(RuntimeError, match="pid 7"), explain_misfit(model):
+        model(killed)
     lack = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 1 byte")
     with pytest.raises(TrainingError, match="Out of m"), explain_out_of_memory(model):  # noqa: SIM117
         with explain_misfit(model):
